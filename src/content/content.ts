@@ -1,0 +1,58 @@
+import type { Descriptor } from "../oci/descriptor.ts";
+import type { Digest } from "../oci/digest.ts";
+
+/**
+ * Blobs by the digest of their bytes. A blob that can be read is whole and was verified when it was written; what is
+ * under way is not visible. Reading does not verify again: who suspects damage uses `verify`.
+ */
+export interface ContentReader {
+	info(digest: Digest): Promise<BlobInfo | undefined>;
+	/** Throws `not-found` when the blob is not there, before the first chunk. */
+	read(digest: Digest, options: ReadOptions): AsyncIterable<Uint8Array>;
+}
+
+export interface ReadOptions {
+	/** First byte; default 0. */
+	readonly offset?: number;
+	/** Number of bytes at most; default all. */
+	readonly length?: number;
+	readonly signal: AbortSignal;
+}
+
+export interface BlobInfo {
+	readonly digest: Digest;
+	/** Bytes. */
+	readonly size: number;
+}
+
+export interface ContentStore extends ContentReader {
+	/**
+	 * Writes a blob from its chunks. `expected` is judged at the end (and `size` while writing, so that a peer can't
+	 * send without end): a difference throws `data-loss` and leaves nothing. A blob that is there already is not
+	 * written again. Concurrent writes of the same digest are allowed; one of them stays.
+	 */
+	write(chunks: AsyncIterable<Uint8Array>, options: WriteOptions): Promise<BlobInfo>;
+	/** Removes a blob if it is there. */
+	delete(digest: Digest): Promise<void>;
+	list(): AsyncIterable<BlobInfo>;
+}
+
+export interface WriteOptions {
+	readonly expected?: { readonly digest?: Digest; readonly size?: number };
+	readonly signal: AbortSignal;
+}
+
+/** The ability of a store on disk: worker threads read and write its files themselves. */
+export interface LocalContent {
+	/** The file of a blob that is there. */
+	path(digest: Digest): string;
+	/** A name for a new file on the same file system, for `adopt`; swept at the next start if nobody adopts it. */
+	temporaryPath(): string;
+	/** Takes over a finished file whose digest and size the caller computed while writing. */
+	adopt(file: string, info: BlobInfo): Promise<void>;
+}
+
+/** Where the bytes of a descriptor can be had, perhaps from far away. */
+export interface ContentProvider {
+	read(descriptor: Descriptor, options: ReadOptions): AsyncIterable<Uint8Array>;
+}

@@ -1,0 +1,87 @@
+import type { Platform } from "../oci/platform.ts";
+import type { Mount } from "../sys/sys.ts";
+
+/**
+ * Runs one process in a container and waits for its end. The executor owns what it makes for it (bundle, cgroup,
+ * network namespace, files of /etc, the mounted root); all of it is gone when `run` returns or throws, and what a killed
+ * builder left is swept by `sweep` at the next start.
+ */
+export interface Executor {
+	/** Resolves with the status of the process, also if it is not 0. Rejects when the container could not be started. */
+	run(options: RunOptions): Promise<ExitStatus>;
+	/** Ends and removes what an earlier, killed builder left behind in the executor's directory. */
+	sweep(): Promise<void>;
+}
+
+export interface RunOptions {
+	/** Unique among running containers; letters and digits. */
+	readonly id: string;
+	readonly root: RootMount;
+	/** In the order in which they are mounted. */
+	readonly mounts: readonly ContainerMount[];
+	readonly process: ProcessOptions;
+	readonly network: NetworkMode;
+	readonly security: SecurityMode;
+	/** Default `buildkitsandbox`. */
+	readonly hostname?: string;
+	readonly extraHosts: readonly { readonly host: string; readonly ip: string }[];
+	readonly ulimits: readonly { readonly name: string; readonly soft: number; readonly hard: number }[];
+	readonly cgroupParent?: string;
+	readonly resources?: Resources;
+	readonly platform: Platform;
+	/** Stub files and directories that were made for mounts are removed afterwards, parents too if this is set. */
+	readonly removeMountStubsRecursive: boolean;
+	readonly onOutput: (stream: 1 | 2, chunk: Uint8Array) => void;
+	/** Aborting kills all processes of the container at once; `run` then rejects with `canceled`. */
+	readonly signal: AbortSignal;
+}
+
+export interface RootMount {
+	/** How to mount the root file system. */
+	readonly mounts: readonly Mount[];
+	readonly readonly: boolean;
+}
+
+export interface ContainerMount {
+	/** Absolute path in the container. */
+	readonly target: string;
+	readonly readonly: boolean;
+	readonly source: ContainerMountSource;
+}
+
+export type ContainerMountSource =
+	/** A tree, mounted by these; `selector` is a path in it (resolved inside of the tree, never out of it). */
+	| { readonly kind: "tree"; readonly mounts: readonly Mount[]; readonly selector: string }
+	| { readonly kind: "tmpfs"; readonly sizeBytes?: number }
+	/** A file or socket of the host. */
+	| { readonly kind: "host"; readonly path: string; readonly options: readonly string[] };
+
+export interface ProcessOptions {
+	readonly args: readonly string[];
+	readonly env: readonly string[];
+	readonly cwd: string;
+	/** `user[:group]`, names or ids, looked up in the container's /etc/passwd and /etc/group; empty is root. */
+	readonly user: string;
+}
+
+/** `sandbox`: a network of its own with a way out where the machine allows it; `none`: loopback only. */
+export type NetworkMode = "sandbox" | "host" | "none";
+export type SecurityMode = "sandbox" | "insecure";
+
+/** Bytes, shares and microseconds as in the OCI runtime spec. */
+export interface Resources {
+	readonly memory?: number;
+	readonly memorySwap?: number;
+	readonly cpuShares?: number;
+	readonly cpuPeriod?: number;
+	readonly cpuQuota?: number;
+	readonly cpusetCpus?: string;
+	readonly cpusetMems?: string;
+}
+
+export interface ExitStatus {
+	/** 128 + signal when the process was killed by one. */
+	readonly code: number;
+	/** True if the kernel killed it for want of memory. */
+	readonly outOfMemory: boolean;
+}

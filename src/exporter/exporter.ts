@@ -1,0 +1,45 @@
+import type { ImmutableRef } from "../cache/cache.ts";
+import type { Platform } from "../oci/platform.ts";
+import type { StepContext } from "../solver/solver.ts";
+import type { Session } from "../session/session.ts";
+
+/** What a frontend made: one tree, or one per platform, with its documents. */
+export interface BuildResult {
+	/** Empty for `scratch`. One entry without multi-platform. In the order of the platforms. */
+	readonly refs: readonly PlatformResult[];
+	/** True if the result shall be an index (or a directory per platform) even with one platform. */
+	readonly multiPlatform: boolean;
+	/** Other metadata of the frontend, such as `source.date.epoch`. */
+	readonly metadata: Readonly<Record<string, string>>;
+}
+
+export interface PlatformResult {
+	/** `linux/amd64`; with OS version where there is one. */
+	readonly id: string;
+	readonly platform: Platform;
+	readonly ref: ImmutableRef | undefined;
+	/** JSON of the image config; undefined gives the default one. */
+	readonly imageConfig: Uint8Array | undefined;
+	/** JSON of the base image's config, whose history is left as it is. */
+	readonly baseImageConfig: Uint8Array | undefined;
+}
+
+/** Delivers a result in one form. Options were parsed when the exporter was made, before the build began. */
+export interface Exporter {
+	/** Shown as the step's name: `exporting to oci image format`. */
+	readonly name: string;
+	/**
+	 * Makes and delivers the output. The answer is the exporter's response (spec/exporters-caches.md, 1.5):
+	 * `containerimage.digest`, `image.name`, ….
+	 */
+	export(result: BuildResult, context: ExportContext): Promise<Readonly<Record<string, string>>>;
+}
+
+export interface ExportContext extends StepContext {
+	readonly session: Session;
+	/** Position among the exporters of the build; selects the session's output. */
+	readonly index: number;
+}
+
+/** Makes an exporter of a type; throws `invalid-argument` with BuildKit's message for an option that is wrong or unknown. */
+export type ExporterFactory = (attrs: Readonly<Record<string, string>>) => Exporter;
