@@ -153,10 +153,14 @@ export interface WrapOptions {
 /** The same error one level further out: `prefix: message`, same code and details, the original as cause. */
 export function wrap(thrown: unknown, prefix: string, options: WrapOptions = {}): SlipwayError {
 	const inner = toError(thrown);
-	return new SlipwayError(options.code ?? inner.code, prefix === "" ? inner.message : `${prefix}: ${inner.message}`, {
-		cause: thrown,
-		details: [...inner.details, ...(options.details ?? [])],
-	});
+	return new SlipwayError(
+		options.code ?? inner.code,
+		prefix === "" ? inner.message : `${prefix}: ${inner.message}`,
+		{
+			cause: thrown,
+			details: [...inner.details, ...(options.details ?? [])],
+		},
+	);
 }
 
 /** The URL without user, password and the values of its query, for messages and logs. Not a URL: returned unchanged. */
