@@ -1,4 +1,4 @@
-import { createHash, hash, type Hash } from "node:crypto";
+import { createHash, type Hash, hash } from "node:crypto";
 import { SlipwayError } from "../errors/errors.ts";
 
 declare const digestBrand: unique symbol;
@@ -19,7 +19,9 @@ export function parseDigest(text: string): Digest {
 export function isDigest(text: string): text is Digest {
 	const colon = text.indexOf(":");
 	const length = hexLength[text.slice(0, colon)];
-	return length !== undefined && text.length === colon + 1 + length && /^[0-9a-f]+$/.test(text.slice(colon + 1));
+	return (
+		length !== undefined && text.length === colon + 1 + length && /^[0-9a-f]+$/.test(text.slice(colon + 1))
+	);
 }
 
 /** The part after the colon. */
