@@ -15,6 +15,8 @@
  * (`names.ts`); requests name folders of the host in normal text.
  */
 
+import type { Timestamp } from "../sys/sys.ts";
+
 /** An OCI digest by SHA-256; callers brand it with `parseDigest`. */
 export type Sha256 = `sha256:${string}`;
 
@@ -27,13 +29,6 @@ export interface CompressionOptions {
 	readonly kind: CompressionKind;
 	/** Default 6 for gzip (0 to 9) and 3 for zstd (1 to 22). */
 	readonly level?: number;
-}
-
-/** A point in time since 1970; two numbers because a bigint per entry is slow. */
-export interface TarTime {
-	readonly seconds: number;
-	/** 0 to 999,999,999. */
-	readonly nanoseconds: number;
 }
 
 export type TarEntryKind =
@@ -63,9 +58,9 @@ export interface TarHeader {
 	readonly gid: number;
 	readonly userName: ByteString;
 	readonly groupName: ByteString;
-	readonly modified: TarTime;
-	readonly accessed: TarTime | undefined;
-	readonly changed: TarTime | undefined;
+	readonly modified: Timestamp;
+	readonly accessed: Timestamp | undefined;
+	readonly changed: Timestamp | undefined;
 	readonly deviceMajor: number;
 	readonly deviceMinor: number;
 	/** PAX records, values as bytes: `SCHILY.xattr.user.x` and others. */

@@ -4,7 +4,7 @@
  *
  * - `mount.ts`      mount, bind, overlay of any number of layers, remount, propagation, unmount, the mount table
  * - `xattr.ts`      get, set, list, remove extended attributes; a symbolic link is never followed
- * - `node.ts`       device nodes, fifos, device numbers, nanosecond times, rename with exchange or no-replace
+ * - `node.ts`       device nodes, fifos, device numbers, nanosecond times, rename with exchange or no-replace, free space
  * - `copy.ts`       reflink, copy_file_range and holes: one file's bytes into another the cheapest way
  * - `lock.ts`       flock on a descriptor, a lock file with an owner
  * - `spawn.ts`      processes by posix_spawn, whose cost does not grow with this process's memory
@@ -51,6 +51,13 @@ export interface MountEntry {
 export interface UnmountOptions {
 	/** Hide the mount now and release it when its last user is gone (MNT_DETACH). Default false: a busy mount fails. */
 	readonly detach?: boolean;
+}
+
+/** A point in time since 1970; two numbers because a bigint for every file is slow. */
+export interface Timestamp {
+	readonly seconds: number;
+	/** 0 to 999,999,999. */
+	readonly nanoseconds: number;
 }
 
 /** How `renameWith` treats a target that exists. */
