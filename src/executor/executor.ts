@@ -1,5 +1,5 @@
 import type { Platform } from "../oci/platform.ts";
-import type { Mount } from "../sys/sys.ts";
+import type { MountSpec } from "../sys/sys.ts";
 
 /**
  * Runs one process in a container and waits for its end. The executor owns what it makes for it (bundle, cgroup,
@@ -38,7 +38,7 @@ export interface RunOptions {
 
 export interface RootMount {
 	/** How to mount the root file system. */
-	readonly mounts: readonly Mount[];
+	readonly mounts: readonly MountSpec[];
 	readonly readonly: boolean;
 }
 
@@ -51,7 +51,7 @@ export interface ContainerMount {
 
 export type ContainerMountSource =
 	/** A tree, mounted by these; `selector` is a path in it (resolved inside of the tree, never out of it). */
-	| { readonly kind: "tree"; readonly mounts: readonly Mount[]; readonly selector: string }
+	| { readonly kind: "tree"; readonly mounts: readonly MountSpec[]; readonly selector: string }
 	| { readonly kind: "tmpfs"; readonly sizeBytes?: number }
 	/** A file or socket of the host. */
 	| { readonly kind: "host"; readonly path: string; readonly options: readonly string[] };

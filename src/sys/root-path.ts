@@ -9,7 +9,11 @@ const maxLinks = 255;
  * `..` from `root`, so that the answer never lies outside. Parts that do not exist are kept as they are. The last part is
  * followed too unless `followLast` is false.
  */
-export function resolveInRoot(root: string, path: string, options: { readonly followLast?: boolean } = {}): string {
+export function resolveInRoot(
+	root: string,
+	path: string,
+	options: { readonly followLast?: boolean } = {},
+): string {
 	const pending = path.split("/").reverse();
 	const resolved: string[] = [];
 	let links = 0;

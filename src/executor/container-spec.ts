@@ -1,0 +1,204 @@
+import type { RuntimeMount, RuntimeNamespace, RuntimeRlimit, RuntimeSpec } from "../oci/runtime-spec.ts";
+import type { NetworkMode, Resources, RunOptions } from "./executor.ts";
+import type { UserIds } from "./passwd.ts";
+import { seccompProfile } from "./seccomp.ts";
+
+/** What a sandboxed process may do besides being a user: the defaults of containerd and Docker. */
+const defaultCapabilities = [
+	"CAP_CHOWN",
+	"CAP_DAC_OVERRIDE",
+	"CAP_FSETID",
+	"CAP_FOWNER",
+	"CAP_MKNOD",
+	"CAP_NET_RAW",
+	"CAP_SETGID",
+	"CAP_SETUID",
+	"CAP_SETFCAP",
+	"CAP_SETPCAP",
+	"CAP_NET_BIND_SERVICE",
+	"CAP_SYS_CHROOT",
+	"CAP_KILL",
+	"CAP_AUDIT_WRITE",
+];
+
+/** All of them, in the order of their numbers, capability.h. */
+const capabilityNames = [
+	"CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_KILL CAP_SETGID CAP_SETUID",
+	"CAP_SETPCAP CAP_LINUX_IMMUTABLE CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_ADMIN CAP_NET_RAW CAP_IPC_LOCK",
+	"CAP_IPC_OWNER CAP_SYS_MODULE CAP_SYS_RAWIO CAP_SYS_CHROOT CAP_SYS_PTRACE CAP_SYS_PACCT CAP_SYS_ADMIN CAP_SYS_BOOT",
+	"CAP_SYS_NICE CAP_SYS_RESOURCE CAP_SYS_TIME CAP_SYS_TTY_CONFIG CAP_MKNOD CAP_LEASE CAP_AUDIT_WRITE",
+	"CAP_AUDIT_CONTROL CAP_SETFCAP CAP_MAC_OVERRIDE CAP_MAC_ADMIN CAP_SYSLOG CAP_WAKE_ALARM CAP_BLOCK_SUSPEND",
+	"CAP_AUDIT_READ CAP_PERFMON CAP_BPF CAP_CHECKPOINT_RESTORE",
+].flatMap((line) => line.split(" "));
+
+const maskedPaths = [
+	"/proc/acpi",
+	"/proc/asound",
+	"/proc/kcore",
+	"/proc/keys",
+	"/proc/latency_stats",
+	"/proc/timer_list",
+	"/proc/timer_stats",
+	"/proc/sched_debug",
+	"/sys/firmware",
+	"/sys/devices/virtual/powercap",
+	"/proc/scsi",
+];
+
+const readonlyPaths = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+export interface SpecInput {
+	readonly run: RunOptions;
+	/** Where the root file system is mounted. */
+	readonly rootfs: string;
+	readonly user: UserIds;
+	/** The mounts of the step, already made available under `source`. */
+	readonly mounts: readonly RuntimeMount[];
+	readonly hostsFile: string;
+	readonly resolvConf: string;
+	/** Absolute, below the cgroup mount; undefined leaves the process in our own cgroup. */
+	readonly cgroupsPath: string | undefined;
+	readonly network: Exclude<NetworkMode, "sandbox"> | { readonly namespacePath: string };
+	readonly cgroupNamespace: boolean;
+	/** Of this process: what an insecure step gets (bit set as in /proc/self/status, `CapBnd`). */
+	readonly ownCapabilities: bigint;
+}
+
+/** The configuration of a build step's container: what BuildKit's default is made of. */
+export function containerSpec(input: SpecInput): RuntimeSpec {
+	const { run } = input;
+	const insecure = run.security === "insecure";
+	const capabilities = insecure
+		? capabilityNames.filter((_, bit) => (input.ownCapabilities >> BigInt(bit)) & 1n)
+		: defaultCapabilities;
+	const seccomp = insecure ? undefined : seccompProfile(process.arch);
+	return {
+		ociVersion: "1.0.2",
+		process: {
+			user: {
+				uid: input.user.uid,
+				gid: input.user.gid,
+				additionalGids: [...new Set([input.user.gid, ...input.user.additionalGids])],
+			},
+			args: run.process.args,
+			env: run.process.env,
+			cwd: run.process.cwd,
+			capabilities: {
+				bounding: capabilities,
+				effective: capabilities,
+				permitted: capabilities,
+				...(insecure ? { inheritable: capabilities, ambient: capabilities } : {}),
+			},
+			rlimits: run.ulimits.map(
+				({ name, soft, hard }): RuntimeRlimit => ({ type: `RLIMIT_${name.toUpperCase()}`, soft, hard }),
+			),
+			noNewPrivileges: false,
+		},
+		root: { path: input.rootfs, readonly: run.root.readonly },
+		hostname: run.hostname ?? "buildkitsandbox",
+		mounts: lastPerTarget([...defaultMounts(insecure), ...etcMounts(input), ...input.mounts]),
+		linux: {
+			namespaces: namespaces(input),
+			resources: {
+				devices: insecure
+					? [
+							{ allow: true, type: "c", access: "rwm" },
+							{ allow: true, type: "b", access: "rwm" },
+						]
+					: [{ allow: false, access: "rwm" }],
+				...resources(run.resources),
+			},
+			...(input.cgroupsPath === undefined ? {} : { cgroupsPath: input.cgroupsPath }),
+			...(seccomp === undefined ? {} : { seccomp }),
+			maskedPaths: insecure ? [] : maskedPaths,
+			readonlyPaths: insecure ? [] : readonlyPaths,
+		},
+	};
+}
+
+function namespaces(input: SpecInput): readonly RuntimeNamespace[] {
+	const all: RuntimeNamespace[] = [{ type: "pid" }, { type: "ipc" }, { type: "uts" }, { type: "mount" }];
+	if (input.network === "none") {
+		all.push({ type: "network" });
+	} else if (input.network !== "host") {
+		all.push({ type: "network", path: input.network.namespacePath });
+	}
+	if (input.cgroupNamespace) {
+		all.push({ type: "cgroup" });
+	}
+	return all;
+}
+
+/** No /run: what is there belongs to the image. */
+function defaultMounts(insecure: boolean): readonly RuntimeMount[] {
+	const writable = insecure ? "rw" : "ro";
+	return [
+		{ destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
+		{
+			destination: "/dev",
+			type: "tmpfs",
+			source: "tmpfs",
+			options: ["nosuid", "strictatime", "mode=755", "size=65536k"],
+		},
+		{
+			destination: "/dev/pts",
+			type: "devpts",
+			source: "devpts",
+			options: ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+		},
+		{
+			destination: "/dev/shm",
+			type: "tmpfs",
+			source: "shm",
+			options: ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+		},
+		{ destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] },
+		{ destination: "/sys", type: "sysfs", source: "sysfs", options: ["nosuid", "noexec", "nodev", writable] },
+		{
+			destination: "/sys/fs/cgroup",
+			type: "cgroup",
+			source: "cgroup",
+			options: [writable, "nosuid", "noexec", "nodev"],
+		},
+	];
+}
+
+function etcMounts(input: SpecInput): readonly RuntimeMount[] {
+	const options = ["nosuid", "noexec", "nodev", "rbind", "ro"];
+	return [
+		{ destination: "/etc/resolv.conf", type: "bind", source: input.resolvConf, options },
+		{ destination: "/etc/hosts", type: "bind", source: input.hostsFile, options },
+	];
+}
+
+/** A step's mount takes the place of a default one at the same target. */
+function lastPerTarget(mounts: readonly RuntimeMount[]): readonly RuntimeMount[] {
+	const byTarget = new Map<string, RuntimeMount>();
+	for (const mount of mounts) {
+		byTarget.set(mount.destination, mount);
+	}
+	return [...byTarget.values()];
+}
+
+function resources(
+	limits: Resources | undefined,
+): Pick<NonNullable<RuntimeSpec["linux"]["resources"]>, "memory" | "cpu"> {
+	if (limits === undefined) {
+		return {};
+	}
+	const memory = {
+		...(limits.memory === undefined ? {} : { limit: limits.memory }),
+		...(limits.memorySwap === undefined ? {} : { swap: limits.memorySwap }),
+	};
+	const cpu = {
+		...(limits.cpuShares === undefined ? {} : { shares: limits.cpuShares }),
+		...(limits.cpuPeriod === undefined ? {} : { period: limits.cpuPeriod }),
+		...(limits.cpuQuota === undefined ? {} : { quota: limits.cpuQuota }),
+		...(limits.cpusetCpus === undefined ? {} : { cpus: limits.cpusetCpus }),
+		...(limits.cpusetMems === undefined ? {} : { mems: limits.cpusetMems }),
+	};
+	return {
+		...(Object.keys(memory).length > 0 ? { memory } : {}),
+		...(Object.keys(cpu).length > 0 ? { cpu } : {}),
+	};
+}

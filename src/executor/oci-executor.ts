@@ -1,0 +1,286 @@
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { canceled, SlipwayError, wrap } from "../errors/errors.ts";
+import type { RuntimeMount } from "../oci/runtime-spec.ts";
+import { listMounts, mount, unmount } from "../sys/mount.ts";
+import { resolveInRoot } from "../sys/root-path.ts";
+import { killProcess } from "../sys/spawn.ts";
+import type { ChildProcess, MountSpec } from "../sys/sys.ts";
+import { type CgroupVersion, cgroupVersion, wasOutOfMemory } from "./cgroups.ts";
+import { containerSpec } from "./container-spec.ts";
+import { hostsFile, resolvConf } from "./etc-files.ts";
+import type { ContainerMount, Executor, ExitStatus, RunOptions } from "./executor.ts";
+import { watchMountStubs } from "./mount-stubs.ts";
+import { lookupUser } from "./passwd.ts";
+import { deleteContainer, type Runtime, readRuntimeLog, startContainer } from "./runtime.ts";
+import { makeDirectories } from "./working-directory.ts";
+
+export interface OciExecutorOptions {
+	/** Directory of our own, on any file system: bundles, and the runtime's state. */
+	readonly root: string;
+	/** Called when the first container needs it, so that a build without RUN needs no runtime. */
+	readonly findRuntime: () => Runtime;
+	/** Called once before the first mount: puts the calling thread into a mount namespace of its own. */
+	readonly beforeMounts?: () => void;
+}
+
+/** An executor on an OCI runtime. Everything of a container is below `<root>/containers/<id>`. */
+export function createOciExecutor(options: OciExecutorOptions): Executor {
+	return new OciExecutor(options);
+}
+
+class OciExecutor implements Executor {
+	readonly #options: OciExecutorOptions;
+	readonly #containers: string;
+	#runtime: Runtime | undefined;
+	#cgroups: CgroupVersion | undefined;
+
+	constructor(options: OciExecutorOptions) {
+		this.#options = options;
+		this.#containers = join(options.root, "containers");
+	}
+
+	async run(run: RunOptions): Promise<ExitStatus> {
+		run.signal.throwIfAborted();
+		if (!/^[a-z0-9]+$/i.test(run.id)) {
+			throw new SlipwayError("invalid-argument", `invalid container id ${JSON.stringify(run.id)}`);
+		}
+		this.#options.beforeMounts?.();
+		this.#runtime ??= this.#options.findRuntime();
+		this.#cgroups ??= cgroupVersion();
+		const bundle = join(this.#containers, run.id);
+		mkdirSync(bundle, { recursive: true, mode: 0o711 });
+		try {
+			using mounted = new MountedTrees(bundle);
+			return await this.#runInBundle(run, {
+				runtime: this.#runtime,
+				cgroups: this.#cgroups,
+				bundle,
+				mounted,
+			});
+		} finally {
+			rmSync(bundle, { recursive: true, force: true });
+		}
+	}
+
+	async #runInBundle(
+		run: RunOptions,
+		{ runtime, cgroups, bundle, mounted }: BundleContext,
+	): Promise<ExitStatus> {
+		const rootfs = mounted.mount("rootfs", run.root.mounts);
+		const removeStubs = watchMountStubs(
+			rootfs,
+			["/etc/resolv.conf", "/etc/hosts", ...run.mounts.map((each) => each.target)],
+			run.removeMountStubsRecursive,
+		);
+		try {
+			const user = lookupUser(rootfs, run.process.user);
+			makeDirectories(rootfs, run.process.cwd, { mode: 0o755, uid: user.uid, gid: user.gid });
+			const network = run.network === "none" ? "none" : "host";
+			const cgroupsPath = cgroups === "none" ? undefined : `${cgroupParent(run)}/${run.id}`;
+			const spec = containerSpec({
+				run,
+				rootfs,
+				user,
+				mounts: run.mounts.map((each, index) => runtimeMount(each, `mount${index}`, mounted)),
+				hostsFile: writeInto(bundle, "hosts", hostsFile(run.hostname ?? "buildkitsandbox", run.extraHosts)),
+				resolvConf: writeInto(bundle, "resolv.conf", resolvConf(network === "host")),
+				cgroupsPath,
+				network,
+				cgroupNamespace: cgroups === "v2",
+				ownCapabilities: boundingSet(),
+			});
+			writeInto(bundle, "config.json", JSON.stringify(spec));
+			return await this.#runContainer(run, runtime, bundle, cgroupsPath);
+		} finally {
+			removeStubs();
+		}
+	}
+
+	async #runContainer(
+		run: RunOptions,
+		runtime: Runtime,
+		bundle: string,
+		cgroupsPath: string | undefined,
+	): Promise<ExitStatus> {
+		const container = {
+			id: run.id,
+			bundle,
+			pidFile: join(bundle, "pid"),
+			logFile: join(bundle, "log"),
+		};
+		run.signal.throwIfAborted();
+		const child = startContainer(runtime, container);
+		const kill = (): void => killContainer(child, container.pidFile);
+		run.signal.addEventListener("abort", kill, { once: true });
+		try {
+			const output = Promise.all([
+				pipeOutput(child.stdout, (chunk) => run.onOutput(1, chunk)),
+				pipeOutput(child.stderr, (chunk) => run.onOutput(2, chunk)),
+			]);
+			const status = await child.exited;
+			const oomed = status.code !== 0 && cgroupsPath !== undefined && wasOutOfMemory(cgroupsPath);
+			const log = status.code === 0 ? undefined : readRuntimeLog(container.logFile);
+			if (run.signal.aborted || status.signal !== undefined || log !== undefined) {
+				// The runtime did not come to its own clean-up.
+				await deleteContainer(runtime, run.id);
+			}
+			await output;
+			if (run.signal.aborted) {
+				throw canceled(run.signal.reason);
+			}
+			if (log !== undefined) {
+				throw new SlipwayError("unknown", `${runtime.name} could not start the process: ${log}`);
+			}
+			return { code: status.code, outOfMemory: oomed };
+		} finally {
+			run.signal.removeEventListener("abort", kill);
+		}
+	}
+
+	async sweep(): Promise<void> {
+		let left: readonly string[];
+		try {
+			left = readdirSync(this.#containers);
+		} catch {
+			return;
+		}
+		if (left.length === 0) {
+			return;
+		}
+		this.#runtime ??= this.#options.findRuntime();
+		for (const id of left) {
+			await deleteContainer(this.#runtime, id);
+			const bundle = join(this.#containers, id);
+			for (const entry of listMounts(bundle).reverse()) {
+				unmount(entry.target, { detach: true });
+			}
+			rmSync(bundle, { recursive: true, force: true });
+		}
+	}
+}
+
+interface BundleContext {
+	readonly runtime: Runtime;
+	readonly cgroups: CgroupVersion;
+	readonly bundle: string;
+	readonly mounted: MountedTrees;
+}
+
+/** The trees that a container needs, mounted below its bundle; unmounted in reverse when disposed. */
+class MountedTrees implements Disposable {
+	readonly #bundle: string;
+	readonly #targets: string[] = [];
+
+	constructor(bundle: string) {
+		this.#bundle = bundle;
+	}
+
+	/** Mounts all of them on one new directory (each on top of the one before) and gives its path. */
+	mount(name: string, mounts: readonly MountSpec[]): string {
+		const target = join(this.#bundle, name);
+		mkdirSync(target, { mode: 0o700 });
+		for (const spec of mounts) {
+			mount(spec, target);
+			this.#targets.push(target);
+		}
+		return target;
+	}
+
+	[Symbol.dispose](): void {
+		for (const target of this.#targets.splice(0).reverse()) {
+			// A process that outlived its container, or a slow device, may still look at it: nobody waits for that.
+			unmount(target, { detach: true });
+		}
+	}
+}
+
+function runtimeMount(each: ContainerMount, name: string, mounted: MountedTrees): RuntimeMount {
+	const destination = each.target;
+	const readonlyOption = each.readonly ? ["ro"] : ["rw"];
+	switch (each.source.kind) {
+		case "tmpfs": {
+			const size = each.source.sizeBytes === undefined ? [] : [`size=${each.source.sizeBytes}`];
+			return {
+				destination,
+				type: "tmpfs",
+				source: "tmpfs",
+				options: ["nosuid", ...size, ...(each.readonly ? ["ro"] : [])],
+			};
+		}
+		case "host":
+			return {
+				destination,
+				type: "bind",
+				source: each.source.path,
+				options: ["rbind", ...each.source.options, ...readonlyOption],
+			};
+		case "tree": {
+			const only = each.source.mounts.length === 1 ? each.source.mounts[0] : undefined;
+			const tree = only?.type === "bind" ? only.source : mounted.mount(name, each.source.mounts);
+			const readonly = each.readonly || (only?.type === "bind" && only.options.includes("ro"));
+			const source = selectPath(tree, each.source.selector, destination);
+			return { destination, type: "bind", source, options: ["rbind", readonly ? "ro" : "rw"] };
+		}
+	}
+}
+
+function selectPath(tree: string, selector: string, destination: string): string {
+	const path = resolveInRoot(tree, selector);
+	try {
+		// Not stat: a name that ends in a link was resolved above, inside of the tree.
+		readdirSync(path);
+	} catch (error) {
+		if ((error as NodeJS.ErrnoException).code === "ENOENT") {
+			throw wrap(
+				error,
+				`failed to mount ${destination}: ${selector}: no such file or directory in the source of the mount`,
+			);
+		}
+	}
+	return path;
+}
+
+function cgroupParent(run: RunOptions): string {
+	return run.cgroupParent === undefined || run.cgroupParent === ""
+		? "/slipway"
+		: `/${run.cgroupParent.replace(/^\/+|\/+$/g, "")}/slipway`;
+}
+
+/** All of a container's processes live in one pid namespace: the end of its first process is the end of all. */
+function killContainer(child: ChildProcess, pidFile: string): void {
+	let pid = 0;
+	try {
+		pid = Number(readFileSync(pidFile, "utf8"));
+	} catch {
+		// Not started yet; the runtime's end takes what it had begun with it.
+	}
+	if (pid > 1) {
+		killProcess(pid, "SIGKILL");
+	} else {
+		child.kill("SIGKILL", { group: true });
+	}
+}
+
+function pipeOutput(stream: ChildProcess["stdout"], onChunk: (chunk: Uint8Array) => void): Promise<void> {
+	return new Promise((resolve) => {
+		if (stream === undefined) {
+			resolve();
+			return;
+		}
+		stream.on("data", onChunk);
+		stream.on("error", () => resolve());
+		stream.on("close", () => resolve());
+	});
+}
+
+function writeInto(directory: string, name: string, text: string): string {
+	const path = join(directory, name);
+	writeFileSync(path, text, { mode: 0o644 });
+	return path;
+}
+
+function boundingSet(): bigint {
+	const line = /^CapBnd:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "utf8"));
+	return BigInt(`0x${line?.[1] ?? "0"}`);
+}

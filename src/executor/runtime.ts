@@ -1,0 +1,113 @@
+import { accessSync, constants, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { SlipwayError } from "../errors/errors.ts";
+import { spawn } from "../sys/spawn.ts";
+import type { ChildProcess } from "../sys/sys.ts";
+
+/** An OCI runtime's program: crun, or runc, which takes the same arguments and three times as long. */
+export interface Runtime {
+	readonly name: "crun" | "runc";
+	readonly path: string;
+	/** Where the runtime keeps its own notes about containers. */
+	readonly stateDir: string;
+}
+
+/** The first of crun and runc on the search path, or `program` if given. Throws `failed-precondition` with what to install. */
+export function findRuntime(options: {
+	readonly searchPath: string;
+	readonly stateDir: string;
+	readonly program?: string;
+}): Runtime {
+	const candidates = options.program === undefined ? ["crun", "runc"] : [options.program];
+	for (const candidate of candidates) {
+		const path = findProgram(candidate, options.searchPath);
+		if (path !== undefined) {
+			return { name: candidate.includes("runc") ? "runc" : "crun", path, stateDir: options.stateDir };
+		}
+	}
+	throw new SlipwayError(
+		"failed-precondition",
+		options.program === undefined
+			? "no OCI runtime found on PATH: RUN needs crun (preferred) or runc; on Debian: apt-get install crun"
+			: `OCI runtime ${options.program} not found`,
+	);
+}
+
+function findProgram(name: string, searchPath: string): string | undefined {
+	const paths = name.includes("/") ? [name] : searchPath.split(":").map((dir) => join(dir, name));
+	return paths.find((path) => {
+		try {
+			accessSync(path, constants.X_OK);
+			return true;
+		} catch {
+			return false;
+		}
+	});
+}
+
+/** Starts `run` for a bundle; errors of the runtime itself go to `logFile`, the process's output to the pipes. */
+export function startContainer(
+	runtime: Runtime,
+	container: {
+		readonly id: string;
+		readonly bundle: string;
+		readonly pidFile: string;
+		readonly logFile: string;
+	},
+): ChildProcess {
+	return spawn({
+		argv: [
+			runtime.path,
+			"--root",
+			runtime.stateDir,
+			"--log",
+			container.logFile,
+			"--log-format",
+			"json",
+			"run",
+			"--bundle",
+			container.bundle,
+			"--pid-file",
+			container.pidFile,
+			container.id,
+		],
+		env: runtimeEnvironment,
+		// A Ctrl-C at the terminal is for us: we end the container ourselves.
+		group: "own",
+	});
+}
+
+/** Removes what the runtime knows of a container, and ends its processes. One that it does not know is no error. */
+export async function deleteContainer(runtime: Runtime, id: string): Promise<void> {
+	const child = spawn({
+		argv: [runtime.path, "--root", runtime.stateDir, "delete", "--force", id],
+		env: runtimeEnvironment,
+		stdout: "null",
+		stderr: "null",
+	});
+	await child.exited;
+}
+
+const runtimeEnvironment = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" };
+
+/** The runtime's own error messages, or undefined if it had nothing to say. */
+export function readRuntimeLog(logFile: string): string | undefined {
+	let text: string;
+	try {
+		text = readFileSync(logFile, "utf8");
+	} catch {
+		return undefined;
+	}
+	const messages = text.split("\n").flatMap((line) => {
+		if (line === "") {
+			return [];
+		}
+		try {
+			const entry = JSON.parse(line) as { readonly level?: string; readonly msg?: string };
+			return entry.level === "error" || entry.level === "fatal" ? [entry.msg ?? line] : [];
+		} catch {
+			return [line];
+		}
+	});
+	return messages.length === 0 ? undefined : messages.join("; ");
+}
