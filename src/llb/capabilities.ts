@@ -1,0 +1,3 @@
+export interface CapabilitySet {
+	has(id: string): boolean;
+}
