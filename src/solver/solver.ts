@@ -21,16 +21,51 @@ import type { ProgressGroup, ProgressSink } from "../progress/progress.ts";
  */
 export interface Solver<R> extends AsyncDisposable {
 	/** Opens a job. Jobs share vertices of equal digest. Throws `already-exists` if a job of this id is open. */
-	openJob(options: JobOptions): Job<R>;
+	openJob(options: JobOptions<R>): Job<R>;
 }
 
-export interface JobOptions {
+export interface SolverOptions<R> {
+	/** Makes the op of a vertex, once for all jobs that hold it, when it is first needed. May throw. */
+	readonly resolveOp: (vertex: Vertex, builder: Builder<R>) => Op<R>;
+	readonly keys: KeyStore;
+	readonly results: ResultStore<R>;
+	readonly handling: ResultHandling<R>;
+	/** How many ops may execute at a time; ops that are `unlimited` do not count. Default: no limit. */
+	readonly maxParallelism?: number;
+}
+
+export interface JobOptions<R> {
 	readonly id: string;
 	/** Gets the events of all vertices that this job holds, from when it began to hold them. */
 	readonly progress: ProgressSink;
+	/** Imported caches that are asked after the local one, in order; for all builds of the job. */
+	readonly sources?: readonly CacheSource<R>[];
 }
 
-/** One build's hold on the graph. Disposing it releases the hold; work that no other job holds is aborted. */
+/** A cache that lookups go to: keys, and the results that they lead to. */
+export interface CacheSource<R> {
+	readonly keys: KeyReader;
+	readonly results: ResultLoader<R>;
+}
+
+export interface BuildOptions<R> {
+	readonly signal: AbortSignal;
+	/** Imported caches for this graph, besides the job's. */
+	readonly sources?: readonly CacheSource<R>[];
+}
+
+/** Solves a graph from inside an op, for all jobs that hold the op's vertex; they see its vertices too. */
+export interface Builder<R> {
+	build(edge: Edge, options: BuildOptions<R>): Promise<BuiltEdge<R>>;
+}
+
+/**
+ * One build's hold on the graph. What was computed stays with the job until it is disposed. Disposing it cancels its
+ * builds, releases the hold, aborts work that no other job holds, and waits for that work to end.
+ *
+ * A build that fails cancels only its own waits: what another build waits for goes on. An error of a vertex is the error of
+ * all builds that held the vertex then; a build that starts later tries again.
+ */
 export interface Job<R> extends AsyncDisposable {
 	readonly id: string;
 	/**
@@ -38,7 +73,7 @@ export interface Job<R> extends AsyncDisposable {
 	 * Rejects with the vertex's error, which carries a `vertex` detail with its digest and, if the vertex has
 	 * `source`, a `source` detail; or with `canceled` when `signal` is aborted.
 	 */
-	build(edge: Edge, options: { readonly signal: AbortSignal }): Promise<BuiltEdge<R>>;
+	build(edge: Edge, options: BuildOptions<R>): Promise<BuiltEdge<R>>;
 	/**
 	 * Runs `work` as a pseudo-vertex, for what is no op but is shown as a step: loading metadata of an image,
 	 * exporting. Its digest is that of `id`, its events go to this job only.
@@ -48,7 +83,10 @@ export interface Job<R> extends AsyncDisposable {
 
 export interface BuiltEdge<R> {
 	readonly result: R;
-	/** The cache keys under which this result is known, for a cache exporter; the first is the one that matched. */
+	/**
+	 * The cache keys under which this result is known, for a cache exporter; the first is the one that matched. Each leads to
+	 * the keys of all vertices below, also of those that were never materialized.
+	 */
 	readonly keys: readonly CacheKey[];
 	release(): Promise<void>;
 }
@@ -65,6 +103,8 @@ export interface StepContext {
 	readonly signal: AbortSignal;
 	readonly vertex: Digest;
 	readonly progress: ProgressSink;
+	/** The `client` of each job that holds the vertex at the time of the call, the job that held it first in front. */
+	readonly clients: () => readonly unknown[];
 }
 
 export interface Edge {
@@ -106,11 +146,10 @@ export interface Op<R> {
 	cacheMap(index: number, context: StepContext): Promise<CacheMapAnswer<R>>;
 	/** All outputs of the vertex, in order. Inputs stay the caller's. Called at most once at a time. */
 	execute(inputs: readonly R[], context: StepContext): Promise<readonly R[]>;
-	/**
-	 * Called when a record was found, before its result is loaded; for ops that want to warn about or reject it.
-	 * Optional ability.
-	 */
+	/** Optional ability: waits for what `execute` needs before the vertex counts as started; called back when it has ended. */
 	readonly acquire?: (signal: AbortSignal) => Promise<() => void>;
+	/** True if `execute` waits for other vertices (a nested build), so that it must not take one of the limited places. */
+	readonly unlimited?: boolean;
 }
 
 export interface CacheMapAnswer<R> {
@@ -129,7 +168,7 @@ export interface CacheMapInput<R> {
 	/** Which part of the input is used; part of the key. */
 	readonly selector?: Digest;
 	/** Digest of the used content of the input, where the op depends only on content. */
-	readonly contentDigest?: (result: R, options: { readonly signal: AbortSignal }) => Promise<Digest>;
+	readonly contentDigest?: (result: R, context: StepContext) => Promise<Digest>;
 }
 
 /** How results are handed on. A clone and its original are released independently. */
@@ -138,14 +177,18 @@ export interface ResultHandling<R> {
 	release(result: R): Promise<void>;
 }
 
-/** Results by id, kept between builds. */
-export interface ResultStore<R> {
-	/** Keeps the result and gives its id; the caller's handle stays the caller's. The same result has the same id. */
-	save(result: R): Promise<ResultRecord>;
+/** The read-only half of a `ResultStore`; what an imported cache has. */
+export interface ResultLoader<R> {
 	/** A new handle, or undefined if the result is gone or damaged (which is a miss, with a warning of its own). */
 	load(record: ResultRecord, options: { readonly signal: AbortSignal }): Promise<R | undefined>;
 	/** False when `load` is known to fail; cheap. */
 	exists(record: ResultRecord): Promise<boolean>;
+}
+
+/** Results by id, kept between builds. */
+export interface ResultStore<R> extends ResultLoader<R> {
+	/** Keeps the result and gives its id; the caller's handle stays the caller's. The same result has the same id. */
+	save(result: R): Promise<ResultRecord>;
 }
 
 export interface ResultRecord {
@@ -154,14 +197,30 @@ export interface ResultRecord {
 	readonly createdAt: number;
 }
 
-/** A node in the graph of cache keys: the id under which links and results are kept. */
+/**
+ * A node in the graph of cache keys: the id under which links and results are kept. A key whose id begins with `random:`
+ * matches nothing in another build; it and what it leads to are never stored or exported.
+ */
 export interface CacheKey {
+	/** In the local store. */
 	readonly id: string;
 	/** The op's digest and output that this key stands for; for a key without inputs the id is derived from them. */
 	readonly digest: string;
+	/** -1 for the content of an input, which no vertex stands for. */
 	readonly output: number;
+	/** The vertex that has this key; undefined for the content of an input. */
+	readonly vertex: Digest | undefined;
+	/** `VertexOptions.exportCache` of the vertex. */
+	readonly exportCache: boolean | undefined;
 	/** For each input of the op the alternatives that lead here; empty for a key without inputs. */
 	readonly inputs: readonly (readonly CacheKeyInput[])[];
+	/** What is now kept under this key, in the local store and the imported caches of its builds; local ones first. */
+	records(): readonly FoundRecord[];
+}
+
+export interface FoundRecord {
+	readonly keys: KeyReader;
+	readonly record: ResultRecord;
 }
 
 export interface CacheKeyInput {
