@@ -1,0 +1,172 @@
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+
+/**
+ * Writes src/api/generated from src/api/proto; with `--check` only compares, and ends with 1 if they differ.
+ *
+ * ts-proto gives TypeScript that Node can run as it is, but for the three things that `adapt` changes: what types alone
+ * are for, maps in Go's order, and strings that are not UTF-8.
+ */
+const root = dirname(import.meta.dirname);
+const protoFolder = join(root, "src/api/proto");
+const generatedFolder = join(root, "src/api/generated");
+
+const options = [
+	"outputServices=none",
+	"outputJsonMethods=false",
+	"outputPartialMethods=false",
+	"exportCommonSymbols=false",
+	"annotateFilesWithVersion=false",
+	"importSuffix=.ts",
+	"esModuleInterop=true",
+	"env=both",
+	"enumsAsLiterals=true",
+	"unrecognizedEnum=false",
+	"oneof=unions-value",
+	"useMapType=true",
+	"useReadonlyTypes=true",
+	// int64 is a safe number, or the decoder throws; fields with `jstype = JS_STRING` hold the whole range as text.
+	"forceLong=number",
+	"useJsTypeOverride=true",
+	"snakeToCamel=keys",
+];
+
+/** The graph's digests are those of re-encoded ops, so that fields of newer clients must survive a round trip. */
+const keepsUnknownFields: ReadonlySet<string> = new Set(["ops.proto"]);
+
+function main(): void {
+	const check = process.argv.includes("--check");
+	const work = mkdtempSync(join(tmpdir(), "slipway-generate-"));
+	try {
+		const files = generate(work);
+		const stale = check ? compare(files) : write(files);
+		if (stale.length > 0) {
+			console.error(
+				`src/api/generated differs from src/api/proto, run "npm run generate": ${stale.join(", ")}`,
+			);
+			process.exitCode = 1;
+		}
+	} finally {
+		rmSync(work, { recursive: true, force: true });
+	}
+}
+
+/** Text by file name. */
+function generate(work: string): ReadonlyMap<string, string> {
+	const protos = readdirSync(protoFolder, { recursive: true, encoding: "utf8" }).filter((name) =>
+		name.endsWith(".proto"),
+	);
+	const files = new Map<string, string>();
+	for (const unknownFields of [false, true]) {
+		const wanted = protos.filter((name) => keepsUnknownFields.has(name) === unknownFields);
+		if (wanted.length === 0) {
+			continue;
+		}
+		const out = join(work, String(unknownFields));
+		runBuf(wanted, unknownFields ? [...options, "unknownFields=true"] : options, out, work);
+		for (const name of wanted.map((proto) => proto.replace(/\.proto$/, ".ts"))) {
+			files.set(name, adapt(name, readFileSync(join(out, name), "utf8")));
+		}
+	}
+	return files;
+}
+
+function runBuf(
+	protos: readonly string[],
+	pluginOptions: readonly string[],
+	out: string,
+	work: string,
+): void {
+	const require = createRequire(import.meta.url);
+	const plugin = join(dirname(require.resolve("ts-proto/package.json")), "protoc-gen-ts_proto");
+	const template = {
+		version: "v2",
+		plugins: [{ local: [process.execPath, plugin], out, opt: pluginOptions }],
+	};
+	const args = ["generate", protoFolder, "--template", JSON.stringify(template)];
+	const { status, stderr, error } = spawnSync(
+		findBuf(require),
+		[...args, ...protos.flatMap((name) => ["--path", join(protoFolder, name)])],
+		{ encoding: "utf8", env: { ...process.env, BUF_CACHE_DIR: join(work, "cache") } },
+	);
+	if (error !== undefined || status !== 0) {
+		throw new Error(`buf failed: ${stderr || error?.message || `exit code ${status}`}`);
+	}
+}
+
+/** The program in buf's package for this platform; buf's own start script needs npm's install scripts to have run. */
+function findBuf(require: NodeJS.Require): string {
+	const buf = createRequire(require.resolve("@bufbuild/buf/package.json"));
+	return buf.resolve(`@bufbuild/buf-${process.platform}-${process.arch}/bin/buf`);
+}
+
+function adapt(name: string, generated: string): string {
+	const depth = name.split("/").length;
+	const toApi = "../".repeat(depth);
+	let text = generated
+		.replace("/* eslint-disable */\n", "")
+		// Types named like the members of an enum: nobody needs them, and namespaces are not erasable syntax.
+		.replace(/^export namespace \w+ \{\n(?: {2}export type .*\n)*\}\n\n/gm, "")
+		.replace(/\bcreateBase(?=[A-Z])/g, "empty")
+		.replace(/^function empty/gm, "export function empty")
+		.replaceAll("reader.string()", "reader.string(true)");
+	const maps = /message\.(\w+)\.forEach\(\(value, key\) => \{\n(.*)\n {4}\}\);/g;
+	if (maps.test(text)) {
+		text = text
+			.replace(maps, "for (const [key, value] of sortedEntries(message.$1)) {\n$2\n    }")
+			.replaceAll("{ key: key as any, value }", "{ key, value }")
+			.replace(
+				/^(import .* from "@bufbuild\/protobuf\/wire";\n)/m,
+				`$1import { sortedEntries } from "${toApi}map-entries.ts";\n`,
+			);
+	}
+	text = text.replace(/^export const \w+Entry: [\s\S]*?return writer;/gm, writeAlways);
+	for (const left of ["namespace ", ".forEach(", "globalThis.Buffer"]) {
+		if (text.includes(left)) {
+			throw new Error(
+				`the code for ${name} has ${JSON.stringify(left)}: ts-proto changed, adapt scripts/generate.ts`,
+			);
+		}
+	}
+	return text;
+}
+
+/** Go writes both fields of a map's entry also when they are empty. */
+function writeAlways(encoder: string): string {
+	const changed = encoder.replace(
+		/^ {4}if \(message\.(?:key|value) !== (?:""|0|false|"0")\) \{\n {6}(.*)\n {4}\}\n/gm,
+		"    $1\n",
+	);
+	if (changed === encoder) {
+		throw new Error("the encoder of a map entry has changed: adapt scripts/generate.ts");
+	}
+	return changed;
+}
+
+/** The names of what differs, or is there and should not be. */
+function compare(files: ReadonlyMap<string, string>): string[] {
+	const present = readdirSync(generatedFolder, { recursive: true, encoding: "utf8" }).filter((name) =>
+		name.endsWith(".ts"),
+	);
+	const stale = present.filter((name) => !files.has(name));
+	for (const [name, text] of files) {
+		if (!present.includes(name) || readFileSync(join(generatedFolder, name), "utf8") !== text) {
+			stale.push(name);
+		}
+	}
+	return stale;
+}
+
+function write(files: ReadonlyMap<string, string>): string[] {
+	rmSync(generatedFolder, { recursive: true, force: true });
+	for (const [name, text] of files) {
+		mkdirSync(dirname(join(generatedFolder, name)), { recursive: true });
+		writeFileSync(join(generatedFolder, name), text);
+	}
+	return [];
+}
+
+main();
