@@ -4,7 +4,7 @@ import type { Digest } from "../oci/digest.ts";
 import type { Compression } from "../oci/media-types.ts";
 import type { SnapshotId, SnapshotUsage } from "../snapshot/snapshot.ts";
 import type { ProgressSink } from "../progress/progress.ts";
-import type { Mount } from "../sys/sys.ts";
+import type { MountSpec } from "../sys/sys.ts";
 
 declare const refIdBrand: unique symbol;
 
@@ -65,6 +65,9 @@ export interface CreateMutableOptions extends DescribeOptions {
 	readonly parent?: ImmutableRef;
 	/** Keep the record when its last handle is released. Default false: the files go with the handle. */
 	readonly retain?: boolean;
+	/** Where making a lazy parent real is reported. */
+	readonly progress?: ProgressSink;
+	readonly vertex?: Digest;
 }
 
 export interface ImageLayer {
@@ -95,7 +98,7 @@ interface RefBase extends AsyncDisposable {
 export interface MutableRef extends RefBase {
 	readonly kind: "mutable";
 	/** How to mount the tree for writing. The caller mounts and unmounts. */
-	mounts(): readonly Mount[];
+	mounts(): readonly MountSpec[];
 	/**
 	 * The tree as it stands mounted read-only, without ending the ref; for content digests of a kept mutable.
 	 */
@@ -106,6 +109,8 @@ export interface MutableRef extends RefBase {
 	 * the immutable one if somebody still keeps it.
 	 */
 	freeze(): Promise<ImmutableRef>;
+	/** Releases the handle and removes the record and its files, also one that was made to be kept. */
+	discard(): Promise<void>;
 	/** The directory of this snapshot's own files; equals the tree when the ref has no parent. */
 	directory(): string;
 	/** Where content digests of this tree can be set while they are known from writing it. */
@@ -118,7 +123,7 @@ export interface ImmutableRef extends RefBase {
 	/** The records whose layers make up this tree, lowest first, merges and diffs resolved. */
 	layers(options: { readonly signal: AbortSignal }): Promise<readonly LayerRef[]>;
 	/** Makes sure that all files are there (fetch, unpack), then says how to mount them read-only. */
-	mounts(options: RefWorkOptions): Promise<readonly Mount[]>;
+	mounts(options: RefWorkOptions): Promise<readonly MountSpec[]>;
 	/** True if mounting needs no work. */
 	isReal(): boolean;
 	/**

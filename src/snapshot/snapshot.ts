@@ -1,4 +1,4 @@
-import type { Mount } from "../sys/sys.ts";
+import type { MountSpec } from "../sys/sys.ts";
 
 declare const snapshotIdBrand: unique symbol;
 
@@ -19,23 +19,52 @@ export type SnapshotId = string & { readonly [snapshotIdBrand]: true };
  */
 export interface Snapshotter {
 	readonly name: "overlayfs" | "native";
+	/** What extraction of a layer into `layer().dir` must do with deletions. */
+	readonly whiteouts: "overlay" | "overlay-user" | "apply";
+	/** Absent where snapshots are whole trees, so that a stack in another order must be made by applying layers. */
+	readonly stacking?: Stacking;
 	create(options: CreateOptions): Promise<void>;
-	/** How to mount a snapshot that may still be written to, on top of its parents. */
-	mounts(id: SnapshotId, parents: readonly SnapshotId[]): readonly Mount[];
+	/** How to mount a snapshot that may still be written to, on top of its parents. Not while it is mounted already. */
+	mounts(id: SnapshotId, parents: readonly SnapshotId[]): readonly MountSpec[];
 	/** How to mount finished snapshots as one read-only tree. An empty list is an empty tree. */
-	view(layers: readonly SnapshotId[]): readonly Mount[];
+	view(layers: readonly SnapshotId[]): readonly MountSpec[];
 	/** Where a snapshot's own files are and what they mean. */
 	layer(id: SnapshotId, parents: readonly SnapshotId[]): SnapshotLayer;
 	/** Disk use of a snapshot alone, without its parents. */
 	usage(id: SnapshotId, options: { readonly signal: AbortSignal }): Promise<SnapshotUsage>;
 	/** Removes a snapshot that is not mounted. One that is not there is no error. */
 	remove(id: SnapshotId): Promise<void>;
+	/** True if the snapshot's directory is there; one call of the kernel. */
+	exists(id: SnapshotId): boolean;
 	list(): Promise<readonly SnapshotId[]>;
 }
 
 export interface CreateOptions {
 	readonly id: SnapshotId;
 	readonly parents: readonly SnapshotId[];
+	/** It will hold changes to others' trees although it has no parents of its own (a diff). Default false. */
+	readonly detached?: boolean;
+	readonly signal: AbortSignal;
+}
+
+/**
+ * Snapshots that mean the same on other parents than they were made on, so that trees can be stacked without a copy. An
+ * opaque directory does not: overlayfs makes new directories opaque, and on other parents they would hide what is there.
+ */
+export interface Stacking {
+	/** True if the snapshot can be stacked as it is. Reads all of its directories. */
+	isPortable(id: SnapshotId, options: { readonly signal: AbortSignal }): Promise<boolean>;
+	/**
+	 * Makes `id`, which has the files of `from` (as hard links) and a whiteout for each file of `base` that an opaque
+	 * directory hid. `base` is where the parents of `from` are mounted together, undefined if it had none.
+	 */
+	makePortable(options: PortableOptions): Promise<void>;
+}
+
+export interface PortableOptions {
+	readonly id: SnapshotId;
+	readonly from: SnapshotId;
+	readonly base: string | undefined;
 	readonly signal: AbortSignal;
 }
 
