@@ -64,6 +64,16 @@ export interface SpecInput {
 	readonly ownCapabilities: bigint;
 }
 
+/** ES2026; the compiler's library does not have it yet. */
+const { rawJSON: rawJson } = JSON as unknown as { readonly rawJSON: (text: string) => unknown };
+
+/** The text of config.json. Limits may be 2^64-1, which no JavaScript number can say. */
+export function runtimeSpecJson(spec: RuntimeSpec): string {
+	return JSON.stringify(spec, (_, value: unknown) =>
+		typeof value === "bigint" ? rawJson(value.toString()) : value,
+	);
+}
+
 /** The configuration of a build step's container: what BuildKit's default is made of. */
 export function containerSpec(input: SpecInput): RuntimeSpec {
 	const { run } = input;
@@ -90,7 +100,11 @@ export function containerSpec(input: SpecInput): RuntimeSpec {
 				...(insecure ? { inheritable: capabilities, ambient: capabilities } : {}),
 			},
 			rlimits: run.ulimits.map(
-				({ name, soft, hard }): RuntimeRlimit => ({ type: `RLIMIT_${name.toUpperCase()}`, soft, hard }),
+				({ name, soft, hard }): RuntimeRlimit => ({
+					type: `RLIMIT_${name.toUpperCase()}`,
+					soft: BigInt.asUintN(64, soft),
+					hard: BigInt.asUintN(64, hard),
+				}),
 			),
 			noNewPrivileges: false,
 		},

@@ -25,7 +25,8 @@ export interface RunOptions {
 	/** Default `buildkitsandbox`. */
 	readonly hostname?: string;
 	readonly extraHosts: readonly { readonly host: string; readonly ip: string }[];
-	readonly ulimits: readonly { readonly name: string; readonly soft: number; readonly hard: number }[];
+	/** -1 is no limit. */
+	readonly ulimits: readonly { readonly name: string; readonly soft: bigint; readonly hard: bigint }[];
 	readonly cgroupParent?: string;
 	readonly resources?: Resources;
 	readonly platform: Platform;

@@ -7,7 +7,7 @@ import { resolveInRoot } from "../sys/root-path.ts";
 import { killProcess } from "../sys/spawn.ts";
 import type { ChildProcess, MountSpec } from "../sys/sys.ts";
 import { type CgroupVersion, cgroupVersion, wasOutOfMemory } from "./cgroups.ts";
-import { containerSpec } from "./container-spec.ts";
+import { containerSpec, runtimeSpecJson } from "./container-spec.ts";
 import { hostsFile, resolvConf } from "./etc-files.ts";
 import type { ContainerMount, Executor, ExitStatus, RunOptions } from "./executor.ts";
 import { watchMountStubs } from "./mount-stubs.ts";
@@ -90,7 +90,7 @@ class OciExecutor implements Executor {
 				cgroupNamespace: cgroups === "v2",
 				ownCapabilities: boundingSet(),
 			});
-			writeInto(bundle, "config.json", JSON.stringify(spec));
+			writeInto(bundle, "config.json", runtimeSpecJson(spec));
 			return await this.#runContainer(run, runtime, bundle, cgroupsPath);
 		} finally {
 			removeStubs();

@@ -49,8 +49,9 @@ export interface RuntimeCapabilities {
 export interface RuntimeRlimit {
 	/** Name with the prefix: `RLIMIT_NOFILE`. */
 	readonly type: string;
-	readonly hard: number;
-	readonly soft: number;
+	/** Unsigned 64 bits; all ones is no limit. */
+	readonly hard: bigint;
+	readonly soft: bigint;
 }
 
 export interface RuntimeRoot {

@@ -1,0 +1,134 @@
+import { randomBytes } from "node:crypto";
+import { SlipwayError, wrap } from "../errors/errors.ts";
+import type { RunOptions } from "../executor/executor.ts";
+import { execCacheDigest, execDependencies } from "../llb/cache-digest.ts";
+import type { LinuxResources } from "../llb/llb.ts";
+import type { ExecOp, ProxyEnv } from "../llb/op.ts";
+import { setDefaultEnv } from "../oci/env.ts";
+import { defaultPath } from "../oci/image-config.ts";
+import type { Platform } from "../oci/platform.ts";
+import type { CacheMapAnswer, Op, StepContext } from "../solver/solver.ts";
+import type { CacheMounts } from "./cache-mounts.ts";
+import { contentDigestOf } from "./content-input.ts";
+import { findSecret, prepareMounts } from "./exec-mounts.ts";
+import { createStepLog } from "./step-log.ts";
+import type { Output, WorkerServices } from "./worker.ts";
+
+export interface ExecStep {
+	readonly op: ExecOp;
+	readonly platform: Platform;
+	readonly ignoreCache: boolean;
+	readonly resources: LinuxResources | undefined;
+}
+
+/** Runs a process on its mounts; its outputs are what the mounts became. */
+export function execOp(step: ExecStep, services: WorkerServices, cacheMounts: CacheMounts): Op<Output> {
+	return {
+		cacheMap: async () => execCacheMap(step),
+		execute: (inputs, context) => execute(step, inputs, { services, cacheMounts, context }),
+	};
+}
+
+function execCacheMap({ op, platform }: ExecStep): CacheMapAnswer<Output> {
+	return {
+		map: {
+			digest: execCacheDigest(op, platform),
+			inputs: execDependencies(op).map(contentDigestOf),
+		},
+		last: true,
+	};
+}
+
+interface ExecContext {
+	readonly services: WorkerServices;
+	readonly cacheMounts: CacheMounts;
+	readonly context: StepContext;
+}
+
+async function execute(
+	step: ExecStep,
+	inputs: readonly Output[],
+	{ services, cacheMounts, context }: ExecContext,
+): Promise<readonly Output[]> {
+	const { op } = step;
+	if (op.meta.args.length === 0) {
+		throw new SlipwayError("invalid-argument", "invalid exec op with no args");
+	}
+	if (op.devices.some((device) => !device.optional)) {
+		throw new SlipwayError(
+			"unimplemented",
+			`device ${op.devices[0]?.name} cannot be used: CDI devices are not supported yet`,
+		);
+	}
+	await using prepared = await prepareMounts({ ...step, inputs, services, cacheMounts, context });
+	const log = createStepLog(context, services.logLimits);
+	const options: RunOptions = {
+		id: randomBytes(12).toString("hex"),
+		root: prepared.root,
+		mounts: prepared.mounts,
+		process: {
+			args: op.meta.args,
+			env: await environment(step, context),
+			cwd: op.meta.cwd,
+			user: op.meta.user,
+		},
+		network: op.network,
+		security: op.security,
+		...(op.meta.hostname === "" ? {} : { hostname: op.meta.hostname }),
+		extraHosts: op.meta.extraHosts,
+		ulimits: op.meta.ulimits,
+		...(op.meta.cgroupParent === "" ? {} : { cgroupParent: op.meta.cgroupParent }),
+		...(step.resources === undefined ? {} : { resources: limitsOf(step.resources) }),
+		platform: step.platform,
+		removeMountStubsRecursive: op.meta.removeMountStubsRecursive,
+		onOutput: (stream, chunk) => log.write(stream, chunk),
+		signal: context.signal,
+	};
+	const failed = `process ${JSON.stringify(op.meta.args.join(" "))} did not complete successfully`;
+	const status = await services.executor.run(options).catch((error: unknown) => {
+		throw wrap(error, context.signal.aborted ? "" : failed);
+	});
+	const valid = op.meta.validExitCodes.length === 0 ? [0] : op.meta.validExitCodes;
+	if (!valid.includes(status.code)) {
+		log.flush();
+		const why = status.outOfMemory ? ": cannot allocate memory (out of memory)" : "";
+		throw new SlipwayError(
+			status.outOfMemory ? "resource-exhausted" : "unknown",
+			`${failed}: exit code: ${status.code}${why}`,
+			{
+				details: [{ kind: "exit", code: status.code }],
+			},
+		);
+	}
+	return await prepared.commit();
+}
+
+async function environment({ op, platform }: ExecStep, context: StepContext): Promise<readonly string[]> {
+	const proxied = [...op.meta.env, ...(op.meta.proxyEnv === undefined ? [] : proxyEnv(op.meta.proxyEnv))];
+	const env = platform.os === "windows" ? proxied : setDefaultEnv(proxied, "PATH", defaultPath);
+	const decoder = new TextDecoder();
+	for (const secret of op.secretEnv) {
+		const data = await findSecret(context, secret.id, secret.optional);
+		env.push(`${secret.name}=${data === undefined ? "" : decoder.decode(data)}`);
+	}
+	return env;
+}
+
+/** Both spellings: programs disagree. */
+function proxyEnv(proxy: ProxyEnv): readonly string[] {
+	const values = {
+		http_proxy: proxy.httpProxy,
+		https_proxy: proxy.httpsProxy,
+		ftp_proxy: proxy.ftpProxy,
+		no_proxy: proxy.noProxy,
+		all_proxy: proxy.allProxy,
+	};
+	return Object.entries(values)
+		.filter(([, value]) => value !== "")
+		.flatMap(([name, value]) => [`${name.toUpperCase()}=${value}`, `${name}=${value}`]);
+}
+
+/** In the graph 0 and empty are no limit; for the runtime an absent one is. */
+function limitsOf(resources: LinuxResources): NonNullable<RunOptions["resources"]> {
+	return Object.fromEntries(Object.entries(resources).filter(([, value]) => value !== 0 && value !== ""));
+}

@@ -1,0 +1,57 @@
+import { SlipwayError } from "../errors/errors.ts";
+import type { LoadedOp } from "../llb/llb.ts";
+import { formatPlatform } from "../oci/platform.ts";
+import type { Op, Vertex } from "../solver/solver.ts";
+import { createCacheMounts } from "./cache-mounts.ts";
+import { execOp } from "./exec-op.ts";
+import { fileOp } from "./file-op.ts";
+import { sourceOp } from "./source-op.ts";
+import { diffOp, mergeOp, passthroughOp } from "./stacking-ops.ts";
+import type { Output, VertexPayload, WorkerServices } from "./worker.ts";
+
+/** What the solver calls to make an op for a vertex whose payload is a `VertexPayload`. */
+export function createOpResolver(services: WorkerServices): (vertex: Vertex) => Op<Output> {
+	const cacheMounts = createCacheMounts(services.cache);
+	return (vertex) => {
+		const loaded: LoadedOp = (vertex.payload as VertexPayload).op;
+		const { op } = loaded;
+		switch (op.kind) {
+			case "source":
+				return sourceOp(op, services);
+			case "exec": {
+				const [native] = services.platforms;
+				const platform = op.platform ?? native;
+				if (platform === undefined) {
+					throw new SlipwayError("internal", "the worker has no platform");
+				}
+				return execOp(
+					{
+						op,
+						platform,
+						ignoreCache: vertex.options.ignoreCache,
+						resources: loaded.metadata?.linuxResources,
+					},
+					services,
+					cacheMounts,
+				);
+			}
+			case "file":
+				return fileOp(op, services, loaded.name);
+			case "merge":
+				return mergeOp(op, services, loaded.name);
+			case "diff":
+				return diffOp(op, services, loaded.name);
+			case "passthrough":
+				return passthroughOp(op);
+			case "build":
+				throw new SlipwayError(
+					"unimplemented",
+					`build op on ${platformText(op)}: nested definitions are not supported yet`,
+				);
+		}
+	};
+}
+
+function platformText(op: LoadedOp["op"]): string {
+	return op.platform === undefined ? "any platform" : formatPlatform(op.platform);
+}

@@ -1,0 +1,51 @@
+import type { Archiver } from "../archive/archive.ts";
+import type { ThreadPool } from "../async/pool.ts";
+import type { CacheManager, ImmutableRef } from "../cache/cache.ts";
+import type { Executor } from "../executor/executor.ts";
+import type { LoadedOp } from "../llb/llb.ts";
+import type { Platform } from "../oci/platform.ts";
+import type { Session } from "../session/session.ts";
+import type { StepContext } from "../solver/solver.ts";
+import type { Source } from "../source/source.ts";
+
+/**
+ * The worker turns ops of the build graph into work: `createOpResolver` (op-resolver.ts) gives the solver an `Op` for each
+ * vertex. A result is a cache ref; undefined is the empty tree.
+ */
+export type Output = ImmutableRef | undefined;
+
+/** What ops are made with. */
+export interface WorkerServices {
+	readonly cache: CacheManager;
+	readonly executor: Executor;
+	/** By scheme. */
+	readonly sources: ReadonlyMap<string, Source>;
+	readonly pool: ThreadPool;
+	readonly archiver: Archiver;
+	/** Where trees are mounted for file operations; of our own, on any file system. */
+	readonly mountRoot: string;
+	/** Called before the first mount of this thread, see `OciExecutorOptions`. */
+	readonly beforeMounts: () => void;
+	/** What the machine runs without emulation is first. */
+	readonly platforms: readonly Platform[];
+	readonly logLimits: LogLimits;
+}
+
+/** How much of a step's output is kept, for each of its two streams; -1 is no limit. */
+export interface LogLimits {
+	readonly maxBytes: number;
+	readonly maxBytesPerSecond: number;
+}
+
+/** BuildKit's: `BUILDKIT_STEP_LOG_MAX_SIZE` and `BUILDKIT_STEP_LOG_MAX_SPEED`. */
+export const defaultLogLimits: LogLimits = { maxBytes: 2 * 1024 * 1024, maxBytesPerSecond: 200 * 1024 };
+
+/** What a vertex of ours carries for the solver to hand back. */
+export interface VertexPayload {
+	readonly op: LoadedOp;
+}
+
+/** Sessions of the builds that want the vertex, the one that asked first in front. */
+export function sessionsOf(context: StepContext): readonly Session[] {
+	return context.clients() as readonly Session[];
+}
