@@ -7,8 +7,8 @@ import { dirname, join } from "node:path";
 /**
  * Writes src/api/generated from src/api/proto; with `--check` only compares, and ends with 1 if they differ.
  *
- * ts-proto gives TypeScript that Node can run as it is, but for the three things that `adapt` changes: what types alone
- * are for, maps in Go's order, and strings that are not UTF-8.
+ * ts-proto gives TypeScript that Node can run as it is, but for what `adapt` changes: namespaces of types, the order in
+ * which Go's deterministic encoding writes maps and oneofs, and strings that are not UTF-8.
  */
 const root = dirname(import.meta.dirname);
 const protoFolder = join(root, "src/api/proto");
@@ -124,6 +124,7 @@ function adapt(name: string, generated: string): string {
 			);
 	}
 	text = text.replace(/^export const \w+Entry: [\s\S]*?return writer;/gm, writeAlways);
+	text = text.replace(/^ {2}encode\([\s\S]*?^ {4}return writer;/gm, moveOneofs);
 	for (const left of ["namespace ", ".forEach(", "globalThis.Buffer"]) {
 		if (text.includes(left)) {
 			throw new Error(
@@ -144,6 +145,17 @@ function writeAlways(encoder: string): string {
 		throw new Error("the encoder of a map entry has changed: adapt scripts/generate.ts");
 	}
 	return changed;
+}
+
+/** Go writes the fields by number, but members of a oneof after all others; unknown ones come last. */
+function moveOneofs(encoder: string): string {
+	const oneofs: string[] = [];
+	const rest = encoder.replace(/^ {4}switch \(message\.\w+\?\.\$case\) \{\n[\s\S]*?^ {4}\}\n/gm, (oneof) => {
+		oneofs.push(oneof);
+		return "";
+	});
+	const end = rest.search(/^ {4}(?:if \(message\._unknownFields|return writer;)/m);
+	return rest.slice(0, end) + oneofs.join("") + rest.slice(end);
 }
 
 /** The names of what differs, or is there and should not be. */

@@ -1,3 +1,4 @@
+import type { Op as OpMessage } from "../api/generated/ops.ts";
 import type { SourceFile, SourceRange } from "../errors/errors.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { Platform } from "../oci/platform.ts";
@@ -147,8 +148,8 @@ export interface LoadedOp {
 	readonly digest: Digest;
 	readonly originalDigest: Digest;
 	readonly op: Op;
-	/** The bytes that `digest` is the digest of. */
-	readonly bytes: Uint8Array;
+	/** The op as it is on the wire, with the new inputs: what cache keys are made from. Read `op` for all else. */
+	readonly message: OpMessage;
 	/** What people see: the custom name, else one made from the op. */
 	readonly name: string;
 	readonly metadata?: OpMetadata;

@@ -239,10 +239,10 @@ export interface Owner {
 	readonly group?: UserRef;
 }
 
-/** A name is looked up in /etc/passwd or /etc/group of the input. */
+/** A name is looked up in /etc/passwd or /etc/group of the input; without one there is nothing to look in. */
 export type UserRef =
 	| { readonly kind: "id"; readonly id: number }
-	| { readonly kind: "name"; readonly name: string; readonly input: number };
+	| { readonly kind: "name"; readonly name: string; readonly input?: number };
 
 /** Layers on top of each other, lowest first; numbers of inputs. */
 export interface MergeOp extends OpBase {

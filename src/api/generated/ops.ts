@@ -486,6 +486,12 @@ export const Op: MessageFns<Op> = {
     for (const v of message.inputs) {
       Input.encode(v!, writer.uint32(10).fork()).join();
     }
+    if (message.platform !== undefined) {
+      Platform.encode(message.platform, writer.uint32(82).fork()).join();
+    }
+    if (message.constraints !== undefined) {
+      WorkerConstraints.encode(message.constraints, writer.uint32(90).fork()).join();
+    }
     switch (message.op?.$case) {
       case "exec":
         ExecOp.encode(message.op.value, writer.uint32(18).fork()).join();
@@ -508,12 +514,6 @@ export const Op: MessageFns<Op> = {
       case "passthrough":
         PassthroughOp.encode(message.op.value, writer.uint32(66).fork()).join();
         break;
-    }
-    if (message.platform !== undefined) {
-      Platform.encode(message.platform, writer.uint32(82).fork()).join();
-    }
-    if (message.constraints !== undefined) {
-      WorkerConstraints.encode(message.constraints, writer.uint32(90).fork()).join();
     }
     if (message._unknownFields !== undefined) {
       for (const [key, values] of globalThis.Object.entries(message._unknownFields)) {
