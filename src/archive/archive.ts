@@ -155,16 +155,17 @@ export interface ConvertLayerRequest {
 export interface UnpackRequest {
 	/** The archive: a regular file of the host, never followed if it is a link. */
 	readonly path: string;
-	/** No entry leaves this directory. */
-	readonly root: string;
-	/** The directory in `root` to unpack into; exists, and is resolved already. */
+	/** The directory to unpack into; it exists and has no links in its path. To the archive it is the root of the machine. */
 	readonly dest: string;
 	/** Every entry's owner; absent: what the archive says. */
 	readonly owner?: { readonly uid: number; readonly gid: number };
 	readonly limits?: ExtractLimits;
 }
 
-/** A part of a tar stream. `prefix` is a path that parents are made for, as in `linux_amd64`. */
+/**
+ * A part of a tar stream. `prefix` is a folder that the names of a tree are put in, as in `linux_amd64`; its own entry is a part of kind
+ * `directory` before.
+ */
 export type TarPart =
 	| {
 			readonly kind: "tree";
@@ -199,8 +200,9 @@ export interface Archiver {
 	extractLayer(request: ExtractLayerRequest, options: ArchiveOptions): Promise<LayerBlob>;
 	/** A layer with another compression or with bounded times. */
 	convertLayer(request: ConvertLayerRequest, options: ArchiveOptions): Promise<LayerBlob>;
-	/** False, and nothing done, if the file is no archive that Docker's ADD would unpack. */
-	unpack(request: UnpackRequest, options: ArchiveOptions): Promise<boolean>;
+	/** True for a regular file that ADD unpacks: a tar, plain or compressed with gzip, zstd, bzip2 or xz. */
+	isArchive(path: string, options: ArchiveOptions): Promise<boolean>;
+	unpack(request: UnpackRequest, options: ArchiveOptions): Promise<void>;
 	/** One tar of trees and files in the form of the `tar` exporter, closed with its two empty blocks. */
 	tar(parts: readonly TarPart[], options: ArchiveOptions): AsyncIterable<Uint8Array>;
 }

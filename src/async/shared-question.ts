@@ -68,6 +68,10 @@ export class SharedQuestion<T> implements AsyncDisposable {
 		return this.#outcome.kind === "value" ? this.#outcome.value : undefined;
 	}
 
+	get failed(): boolean {
+		return this.#outcome.kind === "error";
+	}
+
 	forgetError(): void {
 		if (this.#outcome.kind === "error") {
 			this.#outcome = { kind: "none" };

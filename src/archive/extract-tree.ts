@@ -1,0 +1,58 @@
+import { type BigIntStats, chmodSync, lchownSync, rmdirSync, unlinkSync } from "node:fs";
+import { wrap } from "../errors/errors.ts";
+import { setTimes } from "../sys/node.ts";
+import type { Timestamp } from "../sys/sys.ts";
+import { getXattr, listXattrs, setXattr } from "../sys/xattr.ts";
+import type { ByteString } from "./archive.ts";
+import { secondsOf } from "./layer-items.ts";
+import { fsPath, textOf } from "./names.ts";
+import { namesIn, stat } from "./walk.ts";
+
+/** Removes a file, or a folder with all in it. A link is removed, not followed. */
+export function removeTree(path: ByteString, stats: BigIntStats): void {
+	try {
+		if (!stats.isDirectory()) {
+			unlinkSync(fsPath(path));
+			return;
+		}
+		for (const name of namesIn(path)) {
+			const child = `${path}/${name}`;
+			removeTree(child, stat(child));
+		}
+		rmdirSync(fsPath(path));
+	} catch (thrown) {
+		throw wrap(thrown, `remove ${textOf(path)}`);
+	}
+}
+
+/** Gives a folder owner, mode, times and attributes of another; answers with the times, to be set again in the end. */
+export function copyAttributes(
+	from: ByteString,
+	stats: BigIntStats,
+	to: ByteString,
+	withOwner: boolean,
+): readonly [accessed: Timestamp, modified: Timestamp] {
+	const at = fsPath(to);
+	if (withOwner) {
+		lchownSync(at, Number(stats.uid), Number(stats.gid));
+	}
+	for (const name of listXattrs(fsPath(from))) {
+		// The overlay's own marks say something about that folder in its layer only.
+		const value =
+			name.startsWith("trusted.") || name.startsWith("user.overlay.")
+				? undefined
+				: getXattr(fsPath(from), name);
+		if (value !== undefined) {
+			setXattr(at, name, value);
+		}
+	}
+	chmodSync(at, Number(stats.mode) & 0o7777);
+	const times = [timestampOf(stats.atimeNs), timestampOf(stats.mtimeNs)] as const;
+	setTimes(at, ...times);
+	return times;
+}
+
+function timestampOf(nanoseconds: bigint): Timestamp {
+	const seconds = secondsOf(nanoseconds);
+	return { seconds, nanoseconds: Number(nanoseconds - BigInt(seconds) * 1_000_000_000n) };
+}
