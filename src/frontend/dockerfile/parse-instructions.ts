@@ -1,18 +1,14 @@
-import { SlipwayError, wrap } from "../../errors/errors.ts";
+import { wrap } from "../../errors/errors.ts";
 import { parseFlags } from "./builder-flags.ts";
 import { parseGoDuration } from "./go-duration.ts";
 import { parseGoInt32 } from "./go-number.ts";
 import { goQuote } from "./go-quote.ts";
 import { compareText, equalFold, toLower, toUpper, trimSpace } from "./go-text.ts";
-import { chompHeredoc, parseHeredocOrNone } from "./heredoc.ts";
+import { atLeastOne, commandLine, common, invalid, isJson, wordsOf } from "./instruction-node.ts";
 import type {
-	AddInstruction,
 	ArgInstruction,
-	CommandLine,
-	CopyInstruction,
 	EnvInstruction,
 	HealthcheckInstruction,
-	InlineDocument,
 	Instruction,
 	LabelInstruction,
 	ParsedStages,
@@ -27,6 +23,7 @@ import {
 	stageNameCasing,
 } from "./lint-rules.ts";
 import type { Linter } from "./linter.ts";
+import { parseAdd, parseCopy } from "./parse-transfer.ts";
 import { type InstructionNode, type ParsedDockerfile, withSource } from "./parser.ts";
 import { parseDevice, parseMountSource } from "./run-flags.ts";
 import { withSuggestion } from "./suggest.ts";
@@ -216,78 +213,6 @@ function matchesCase(from: string, as: string): boolean {
 	return from !== toUpper(from) || as === toUpper(as);
 }
 
-const transferFlags = { chown: "text", chmod: "text", link: "bool", exclude: "list" } as const;
-
-function parseAdd(node: InstructionNode): AddInstruction {
-	requireDestination(node, "ADD");
-	const flags = parseFlags(node.flags, {
-		...transferFlags,
-		"keep-git-dir": "bool",
-		checksum: "text",
-		unpack: "bool",
-	});
-	const { "keep-git-dir": keepGitDir, checksum = "", unpack } = flags;
-	return {
-		kind: "add",
-		...common(node),
-		...transfer(node, "ADD", flags),
-		checksum,
-		...(keepGitDir === undefined ? {} : { keepGitDir }),
-		...(unpack === undefined ? {} : { unpack }),
-	};
-}
-
-function parseCopy(node: InstructionNode): CopyInstruction {
-	requireDestination(node, "COPY");
-	const flags = parseFlags(node.flags, { ...transferFlags, from: "text", parents: "bool" });
-	const { from = "", parents = false } = flags;
-	return { kind: "copy", ...common(node), ...transfer(node, "COPY", flags), from, parents };
-}
-
-function requireDestination(node: InstructionNode, name: string): void {
-	if (wordsOf(node).length < 2) {
-		throw invalid(
-			`${name} requires at least two arguments, but only one was provided. Destination could not be determined`,
-		);
-	}
-}
-
-interface TransferFlags {
-	readonly chown?: string;
-	readonly chmod?: string;
-	readonly link?: boolean;
-	readonly exclude?: readonly string[];
-}
-
-function transfer(
-	node: InstructionNode,
-	name: string,
-	{ chown = "", chmod = "", link = false, exclude = [] }: TransferFlags,
-): Pick<CopyInstruction, "sources" | "documents" | "destination" | "chown" | "chmod" | "link" | "exclude"> {
-	const words = wordsOf(node);
-	const destination = words.at(-1) ?? "";
-	if (parseHeredocOrNone(destination) !== undefined) {
-		throw invalid(`${name} cannot accept a heredoc as a destination`);
-	}
-	const contents = new Map(node.heredocs.map((heredoc) => [heredoc.name, heredoc.content]));
-	const sources: string[] = [];
-	const documents: InlineDocument[] = [];
-	for (const word of words.slice(0, -1)) {
-		const heredoc = parseHeredocOrNone(word);
-		if (heredoc === undefined) {
-			sources.push(word);
-			continue;
-		}
-		const content = contents.get(heredoc.name) ?? "";
-		documents.push({
-			name: heredoc.name,
-			content: heredoc.chomp ? chompHeredoc(content) : content,
-			expand: heredoc.expand,
-		});
-	}
-	return { sources, documents, destination, chown, chmod, link, exclude };
-}
-
 function parseRun(node: InstructionNode): RunInstruction {
 	const flags = parseFlags(node.flags, { mount: "list", network: "text", security: "text", device: "list" });
 	const { mount: mountFlags = [], network = "default", security = "sandbox", device = [] } = flags;
@@ -395,23 +320,6 @@ function parseVolume(node: InstructionNode): Instruction {
 	return { kind: "volume", ...common(node), volumes };
 }
 
-function common(node: InstructionNode): Pick<Stage, "keyword" | "source" | "ranges" | "comments"> {
-	const { keyword, original, ranges, comments } = node;
-	return { keyword, source: trimSpace(original), ranges, comments };
-}
-
-function wordsOf(node: InstructionNode): readonly string[] {
-	return node.arguments.kind === "words" ? node.arguments.words : [];
-}
-
-function isJson(node: InstructionNode): boolean {
-	return node.arguments.kind === "words" && node.arguments.json;
-}
-
-function commandLine(node: InstructionNode): CommandLine {
-	return { words: wordsOf(node), shell: !isJson(node) };
-}
-
 /** The one raw argument of an instruction whose flags are read after it. */
 function exactlyOne(node: InstructionNode, name: string): string {
 	const [word, ...more] = wordsOf(node);
@@ -420,13 +328,6 @@ function exactlyOne(node: InstructionNode, name: string): string {
 	}
 	parseFlags(node.flags, {});
 	return word;
-}
-
-function atLeastOne<T>(list: readonly T[], name: string): readonly T[] {
-	if (list.length === 0) {
-		throw invalid(`${name} requires at least one argument`);
-	}
-	return list;
 }
 
 /** What follows the name in the first comment line that begins with it. */
@@ -448,8 +349,4 @@ function lintDescription(
 	}
 	const example = names.length > 1 ? "<arg_key>" : firstName;
 	linter.report(invalidDefinitionDescription, node.ranges, instruction, example);
-}
-
-function invalid(message: string): SlipwayError {
-	return new SlipwayError("invalid-argument", message);
 }

@@ -128,7 +128,7 @@ test("the lexer's modes keep what they name", () => {
 
 test("expandWord stays within its bounds for hostile words", () => {
 	const deep = 100_000;
-	assert.equal(expandWord(lexer, "${u:-".repeat(deep) + "x" + "}".repeat(deep), emptyEnvironment), "x");
+	assert.equal(expandWord(lexer, `${"${u:-".repeat(deep)}x${"}".repeat(deep)}`, emptyEnvironment), "x");
 	assert.equal(reason("${u:-".repeat(deep)), "syntax error: missing '}'");
 	const value = mapEnvironment(new Map([["v", "a".repeat(60_000)]]));
 	assert.equal(expandWord(lexer, `\${v//${"*a".repeat(10_000)}*b/x}`, value).length, 60_000);
