@@ -284,6 +284,21 @@ test("plain: a large log in small pieces costs linear time", async () => {
 	assert.ok(length > 20_000 * piece.length && length < 20_000 * piece.length + 2000, `${length}`);
 });
 
+test("tty: many lines of a log cost linear time", async () => {
+	const bench = new Bench({ mode: "tty" }, [60, 20]);
+	await bench.after(0, vertex("a", [0]));
+	for (let i = 0; i < 50_000; i++) {
+		bench.display.write(log("a", 1, `line ${i}\n`));
+		if (i % 100 === 0) {
+			await bench.after(1);
+		}
+	}
+	await bench.after(1, vertex("a", [0, 10], { error: "no" }));
+	bench.take();
+	bench.display.end();
+	assert.equal(bench.take().match(/^0\.001 line /gm)?.length, 50_000);
+});
+
 test("prefixProgress: names of targets", async () => {
 	const bench = new Bench({ mode: "plain" });
 	const sink = prefixProgress(bench.display, "app");

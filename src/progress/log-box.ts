@@ -1,7 +1,7 @@
 import { characterWidth } from "./text-width.ts";
 
-/** More than this of one piece has long scrolled away when it is drawn. */
-const maxPiece = 16_384;
+/** What comes before this many characters has scrolled away when the box is drawn. */
+const maxPending = 8192;
 const maxSequence = 64;
 
 type State = "text" | "escape" | "csi" | "osc" | "osc-escape";
@@ -19,6 +19,7 @@ export class LogBox {
 	#saved = { x: 0, y: 0 };
 	#state: State = "text";
 	#sequence = "";
+	#pending = "";
 
 	constructor(height: number, width: number) {
 		this.#height = Math.max(height, 1);
@@ -28,11 +29,13 @@ export class LogBox {
 
 	/** The lines that are not blank, filled with spaces to the width. */
 	get lines(): readonly string[] {
+		this.#interpret();
 		return this.#rows.filter((row) => row.some((cell) => cell !== " ")).map((row) => row.join(""));
 	}
 
 	/** A narrower box cuts lines at the right; a lower one keeps the lines around the cursor. */
 	resize(height: number, width: number): void {
+		this.#interpret();
 		const newHeight = Math.max(height, 1);
 		const newWidth = Math.max(width, 6);
 		if (newHeight === this.#height && newWidth === this.#width) {
@@ -55,9 +58,18 @@ export class LogBox {
 		this.#x = Math.min(this.#x, newWidth - 1);
 	}
 
+	/** Cheap: what is written is interpreted when the box is looked at, and only the end of it if it is much. */
 	write(text: string): void {
-		const piece = text.length > maxPiece ? text.slice(text.indexOf("\n", text.length - maxPiece) + 1) : text;
-		for (const character of piece.length > maxPiece ? piece.slice(-maxPiece) : piece) {
+		this.#pending += text;
+		if (this.#pending.length > 4 * maxPending) {
+			this.#pending = endOf(this.#pending);
+		}
+	}
+
+	#interpret(): void {
+		const text = endOf(this.#pending);
+		this.#pending = "";
+		for (const character of text) {
 			this.#accept(character);
 		}
 	}
@@ -224,4 +236,10 @@ export class LogBox {
 	#blankRow(): string[] {
 		return new Array<string>(this.#width).fill(" ");
 	}
+}
+
+/** From the beginning of a line on, if there is one. */
+function endOf(text: string): string {
+	const from = text.length - maxPending;
+	return from <= 0 ? text : text.slice(Math.max(text.indexOf("\n", from) + 1, from));
 }

@@ -1,3 +1,5 @@
+import type { StatusRecord } from "./progress.ts";
+
 /** `%.<digits>f` of Go: unlike `toFixed`, a value exactly between two texts goes to the one with an even last digit. */
 export function fixed(value: number, digits: number): string {
 	const text = value.toFixed(digits);
@@ -21,4 +23,12 @@ export function formatBytes(bytes: number): string {
 		unit++;
 	}
 	return unit === 0 ? `${bytes}B` : `${fixed(bytes / size, 2)}${units[unit]}`;
+}
+
+/** `3.14MB / 9.42MB`, `3.14MB`, or nothing where nothing is counted. */
+export function formatAmount({ current, total }: StatusRecord): string {
+	if (total !== 0) {
+		return `${formatBytes(current)} / ${formatBytes(total)}`;
+	}
+	return current === 0 ? "" : formatBytes(current);
 }

@@ -1,5 +1,5 @@
 import { secondsOf } from "./intervals.ts";
-import { fixed, formatBytes } from "./number-text.ts";
+import { fixed, formatAmount } from "./number-text.ts";
 import type { StatusRecord } from "./progress.ts";
 import { isCancellation, isCompleted, isStarted, type ShownVertex, type Trace } from "./trace.ts";
 
@@ -210,14 +210,6 @@ export class PlainPrinter {
 	#line({ index }: ShownVertex, text: string): void {
 		this.#parts.push(`#${index} ${text}\n`);
 	}
-}
-
-/** `3.14MB / 9.42MB`, `3.14MB`, or nothing where nothing is counted. */
-export function formatAmount({ current, total }: StatusRecord): string {
-	if (total !== 0) {
-		return `${formatBytes(current)} / ${formatBytes(total)}`;
-	}
-	return current === 0 ? "" : formatBytes(current);
 }
 
 function truncateBytes(text: string, maxBytes: number): string {

@@ -1,7 +1,6 @@
 import { type Interval, mergeIntervals, secondsOf } from "./intervals.ts";
 import { LogBox } from "./log-box.ts";
-import { fixed } from "./number-text.ts";
-import { formatAmount } from "./plain.ts";
+import { fixed, formatAmount } from "./number-text.ts";
 import { type DisplaySettings, minLogLines } from "./settings.ts";
 import { padToWidth, textWidth, truncateToWidth } from "./text-width.ts";
 import { isCancellation, isCompleted, type ShownVertex, type Trace } from "./trace.ts";

@@ -52,7 +52,9 @@ export class VertexLog {
 
 	#keep(finished: readonly string[]): void {
 		if (finished.length > 0) {
-			this.#lines = this.#lines.length === 0 ? [...finished] : this.#lines.concat(finished);
+			for (const line of finished) {
+				this.#lines.push(line);
+			}
 			this.#tail = [...this.#tail, ...finished.slice(-tailLength)].slice(-tailLength);
 		}
 	}
