@@ -40,6 +40,8 @@ export interface JobOptions<R> {
 	readonly progress: ProgressSink;
 	/** Imported caches that are asked after the local one, in order; for all builds of the job. */
 	readonly sources?: readonly CacheSource<R>[];
+	/** Whoever the job works for; the solver hands it to ops unseen, by `StepContext.clients`. */
+	readonly client?: unknown;
 }
 
 /** A cache that lookups go to: keys, and the results that they lead to. */
@@ -180,9 +182,14 @@ export interface ResultHandling<R> {
 /** The read-only half of a `ResultStore`; what an imported cache has. */
 export interface ResultLoader<R> {
 	/** A new handle, or undefined if the result is gone or damaged (which is a miss, with a warning of its own). */
-	load(record: ResultRecord, options: { readonly signal: AbortSignal }): Promise<R | undefined>;
+	load(record: ResultRecord, options: { readonly signal: AbortSignal }): Promise<LoadedResult<R> | undefined>;
 	/** False when `load` is known to fail; cheap. */
 	exists(record: ResultRecord): Promise<boolean>;
+}
+
+/** Tells a result that is undefined from none. */
+export interface LoadedResult<R> {
+	readonly result: R;
 }
 
 /** Results by id, kept between builds. */
