@@ -10,6 +10,7 @@ import {
 	sparseExtension,
 	validateSparse,
 } from "./tar-sparse.ts";
+import { tarHeader } from "./tar-writer.ts";
 
 /**
  * Called in order: one `entry`, then its content in pieces, then `end`. A piece is a view of the chunk that was pushed and is
@@ -237,18 +238,15 @@ export class TarReader {
 				pending.formats &= 4;
 				pending.longLink = cString(content);
 				return;
-			case "g":
+			case "g": {
 				// As in Go, global records are an entry of their own and are not applied to later ones.
 				this.#pending = nothingPending();
-				this.#handler.entry({
-					...raw.header,
-					kind: "global",
-					size: 0,
-					records: parseRecords(content, this.#fail),
-					format: "pax",
-				});
+				const records = parseRecords(content, this.#fail);
+				const name = records.get("path") || raw.header.name;
+				this.#handler.entry(tarHeader({ kind: "global", name, records, format: "pax" }));
 				this.#handler.end();
 				return;
+			}
 			default:
 				pending.formats &= 2;
 				pending.records = parseRecords(content, this.#fail);
