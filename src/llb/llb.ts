@@ -1,4 +1,3 @@
-import type { Op as OpMessage } from "../api/generated/ops.ts";
 import type { SourceFile, SourceRange } from "../errors/errors.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { Platform } from "../oci/platform.ts";
@@ -148,8 +147,6 @@ export interface LoadedOp {
 	readonly digest: Digest;
 	readonly originalDigest: Digest;
 	readonly op: Op;
-	/** The op as it is on the wire, with the new inputs: what cache keys are made from. Read `op` for all else. */
-	readonly message: OpMessage;
 	/** What people see: the custom name, else one made from the op. */
 	readonly name: string;
 	readonly metadata?: OpMetadata;

@@ -25,6 +25,19 @@ export function encodeTerminalOp(input: { readonly digest: string; readonly inde
 	return pb.Op.encode({ ...pb.emptyOp(), inputs: [input] }).finish();
 }
 
+const decoded = new WeakMap<Op, pb.Op>();
+
+/** Keeps the message that an op was read from: it may say more than the op, and cache keys are made from all of it. */
+export function rememberMessage<T extends Op>(op: T, message: pb.Op): T {
+	decoded.set(op, message);
+	return op;
+}
+
+/** The message that the op was read from, else the one that it is written as. */
+export function messageOfOp(op: Op): pb.Op {
+	return decoded.get(op) ?? toOpMessage(op);
+}
+
 export function toOpMessage(op: Op): pb.Op {
 	return {
 		inputs: op.inputs,
