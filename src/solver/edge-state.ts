@@ -210,7 +210,7 @@ export class EdgeState<R> {
 	async #find(): Promise<Candidate<R> | undefined> {
 		for (const source of this.vertex.sources) {
 			for (const candidate of this.#candidates(source)) {
-				if (await source.results.exists(candidate.record)) {
+				if (await this.#exists(candidate)) {
 					for (const [key, ids] of candidate.places) {
 						key.choose(source.keys, ids);
 					}
@@ -220,6 +220,15 @@ export class EdgeState<R> {
 			}
 		}
 		return undefined;
+	}
+
+	async #exists({ source, record }: Candidate<R>): Promise<boolean> {
+		try {
+			return await source.results.exists(record);
+		} catch (error) {
+			this.#warn(`cannot look up the cached result: ${toError(error).message}`);
+			return false;
+		}
 	}
 
 	#candidates(source: CacheSource<R>): Candidate<R>[] {

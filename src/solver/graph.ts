@@ -1,6 +1,6 @@
 import { createLimit, type Limit } from "../async/limit.ts";
 import { Scope } from "../async/scope.ts";
-import { findDetail, SlipwayError, toError, wrap } from "../errors/errors.ts";
+import { canceled, findDetail, SlipwayError, toError, wrap } from "../errors/errors.ts";
 import { type Digest, sha256 } from "../oci/digest.ts";
 import type { EdgeState } from "./edge-state.ts";
 import { ExecutionIndex } from "./execution.ts";
@@ -100,6 +100,9 @@ export class Graph<R> {
 
 	async #buildWithin(state: VertexState<R>, edge: Edge, options: BuildOptions<R>): Promise<BuiltEdge<R>> {
 		using scope = Scope.of(options.signal);
+		if (state.jobs.size === 0) {
+			throw canceled();
+		}
 		const sources = [...state.sources, ...(options.sources ?? [])];
 		return await this.build(edge, state.jobs, sources, scope, (states) => this.accompany(state, states));
 	}
@@ -171,17 +174,26 @@ export class Graph<R> {
 		return state;
 	}
 
+	/** With what it needs: inputs and companions. */
 	#hold(state: VertexState<R>, job: SolverJob<R>): void {
 		const stack = [state];
+		const held: VertexState<R>[] = [];
 		for (let top = stack.pop(); top !== undefined; top = stack.pop()) {
 			if (job.isClosed || top.jobs.has(job)) {
 				continue;
 			}
 			top.jobs.add(job);
 			job.held.add(top);
-			this.#active.set(top.id, top);
-			job.progress.write({ kind: "vertex", vertex: top.record });
-			stack.push(...top.companions);
+			held.push(top);
+			for (const companion of top.companions) {
+				stack.push(companion);
+			}
+			for (const input of top.inputs) {
+				stack.push(input.vertex);
+			}
+		}
+		for (const { record } of held.reverse()) {
+			job.progress.write({ kind: "vertex", vertex: record });
 		}
 	}
 }

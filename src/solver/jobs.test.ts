@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { findDetail, hasCode, SlipwayError } from "../errors/errors.ts";
 import { sha256 } from "../oci/digest.ts";
-import { createGate, createWorld, fail, never, sourceOf, vertex } from "./fake-graph.ts";
+import { createGate, createWorld, fail, type Gate, sourceOf, vertex } from "./fake-graph.ts";
+import type { Edge } from "./solver.ts";
 
 test("independent vertices run side by side, a shared one once", async () => {
 	await using world = createWorld();
@@ -205,7 +206,6 @@ test("equal keys: two vertices become one execution while it runs, and each job 
 	while (two.records("run").length < 2) {
 		await new Promise((resolve) => setImmediate(resolve));
 	}
-	await one.job.step({ id: "wait", name: "wait", signal: never }, async () => {});
 	gate.open();
 	assert.deepEqual(await Promise.all([first, second]), ["run()", "run()"]);
 	assert.deepEqual(world.executed(), ["run"]);
@@ -335,4 +335,95 @@ test("a solver closes its jobs and opens no more; ids of jobs are unique", async
 		() => world.openJob(),
 		(error) => hasCode(error, "failed-precondition"),
 	);
+});
+
+test("equal keys: the vertex that was joined can be built again after its own job has gone", async () => {
+	await using world = createWorld();
+	const gate = createGate();
+	const copy = (from: string) =>
+		vertex("copy", { inputs: [vertex(from, { output: () => "files" })], content: true, gate });
+	const one = world.openJob();
+	await using two = world.openJob();
+	const first = assert.rejects(one.text(copy("a")));
+	await gate.entered;
+	const second = two.text(copy("b"));
+	while (two.records("copy").length < 2) {
+		await new Promise((resolve) => setImmediate(resolve));
+	}
+	await one[Symbol.asyncDispose]();
+	await first;
+	await using three = world.openJob();
+	const third = three.text(copy("a"));
+	gate.open();
+	assert.deepEqual(await Promise.all([second, third]), ["copy(files)", "copy(files)"]);
+});
+
+/** Repeatable numbers from 0 to `below`. */
+function createRandom(seed: number): (below: number) => number {
+	let state = seed;
+	return (below) => {
+		state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+		return Math.floor((state / 2 ** 32) * below);
+	};
+}
+
+test("many jobs that come, go, fail and share leave right results and no handle behind", async () => {
+	const world = createWorld({ maxParallelism: 3 });
+	for (let seed = 1; seed <= 40; seed++) {
+		const random = createRandom(seed);
+		const pause: Gate = {
+			...createGate(),
+			wait: async (signal) => {
+				for (let turns = random(4); turns > 0; turns--) {
+					await new Promise((resolve) => setImmediate(resolve));
+					signal.throwIfAborted();
+				}
+			},
+		};
+		const expected = new Map<Edge, string>();
+		const edges: Edge[] = [];
+		for (let i = 0; i < 12; i++) {
+			const inputs = Array.from({ length: Math.min(i, random(4)) }, () => edges[random(edges.length)]).filter(
+				(edge) => edge !== undefined,
+			);
+			const text = `${seed % 5}-${random(4)}`;
+			const fails = random(25) === 0;
+			const edge = vertex(`v${random(6)}`, {
+				inputs,
+				digest: `${seed} ${i}`,
+				keys: [random(6) === 0 ? `random:${seed}-${i}` : sha256(`${text} ${fails}`)],
+				content: random(2) === 0,
+				ignoreCache: random(8) === 0,
+				gate: pause,
+				contentGate: pause,
+				output: () => (fails ? fail(new Error("no luck")) : text),
+			});
+			edges.push(edge);
+			expected.set(edge, text);
+		}
+		await Promise.all(
+			Array.from({ length: 6 }, async () => {
+				await using job = world.openJob();
+				const controller = new AbortController();
+				const edge = edges[random(edges.length)] ?? fail(new Error("no edge"));
+				const building = job.text(edge, controller.signal);
+				building.catch(() => {}); // it is looked at below, after it may have failed
+				if (random(3) === 0) {
+					for (let turns = random(10); turns > 0; turns--) {
+						await new Promise((resolve) => setImmediate(resolve));
+					}
+					controller.abort(new Error("left"));
+				}
+				try {
+					assert.equal(await building, expected.get(edge));
+				} catch (error) {
+					assert.ok(error instanceof SlipwayError, String(error));
+					assert.ok(/^(no luck|context canceled)$/.test(error.message), error.message);
+					assert.ok(!hasCode(error, "canceled") || controller.signal.aborted, error.message);
+				}
+			}),
+		);
+		assert.equal(world.live.size, 0, `seed ${seed}`);
+	}
+	await world[Symbol.asyncDispose]();
 });

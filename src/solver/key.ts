@@ -162,6 +162,12 @@ export class Key implements CacheKey {
 
 	/** A key is found when each input leads to it. */
 	#count(reader: KeyReader, index: number, targets: ReadonlySet<string>): void {
+		if (this.alternatives.length === 1) {
+			for (const id of targets) {
+				this.addId(reader, id);
+			}
+			return;
+		}
 		let reached = this.#reached.get(reader);
 		if (reached === undefined) {
 			reached = new Map();

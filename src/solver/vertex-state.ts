@@ -140,15 +140,16 @@ export class VertexState<R> {
 	/** Runs a piece of the op that is shown as the vertex's work. */
 	async run<T>(scope: Scope, prefix: string, work: (context: StepContext) => Promise<T>): Promise<T> {
 		const started = progressTime();
-		const { completed: _completed, error: _error, ...record } = this.record;
-		this.#report({ ...record, cached: false, started });
+		const { completed: _completed, error: _error, ...before } = this.record;
+		const record = { ...before, cached: false, started };
+		this.#report(record);
 		try {
 			const value = await work(this.context(scope));
-			this.#report({ ...this.record, completed: progressTime() });
+			this.#report({ ...record, completed: progressTime() });
 			return value;
 		} catch (thrown) {
 			const error = scope.aborted ? "context canceled" : toError(thrown).message;
-			this.#report({ ...this.record, completed: progressTime(), error });
+			this.#report({ ...record, completed: progressTime(), error });
 			throw this.#toError(thrown, prefix, scope);
 		}
 	}
