@@ -109,11 +109,20 @@ class Logins implements RegistryAuth {
 		if (known !== undefined && known.expiresAt > Date.now()) {
 			return { header: known.header, fresh: false };
 		}
-		const token = await this.#flights.run(
-			`${context.origin} ${key}`,
-			(signal) => fetchToken(way, wanted, { ...context, signal }),
-			context,
-		);
+		let token: Token;
+		try {
+			token = await this.#flights.run(
+				`${context.origin} ${key}`,
+				(signal) => fetchToken(way, wanted, { ...context, signal }),
+				context,
+			);
+		} catch (thrown) {
+			// The login may have been corrected when it is asked for again.
+			if (this.#ways.get(context.origin) === way) {
+				this.#ways.delete(context.origin);
+			}
+			throw thrown;
+		}
 		if (way.tokens.size >= maxTokens) {
 			way.tokens.clear();
 		}

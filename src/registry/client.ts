@@ -21,9 +21,13 @@ export function createRegistryClient(options: RegistryClientOptions = {}): Regis
 	return new Client(options);
 }
 
-/** The slots of one registry: small documents must not wait behind layers. */
+/**
+ * The slots of one registry. Small documents have one more than blobs, so as not to wait behind them. Pushes have their own: what
+ * is pushed may be read from the same registry.
+ */
 export interface Slots {
-	readonly blobs: Limit;
+	readonly pulls: Limit;
+	readonly pushes: Limit;
 	readonly documents: Limit;
 }
 
@@ -72,7 +76,11 @@ class Client implements RegistryClient {
 
 	#slotsOf(domain: string): Slots {
 		const size = this.#options.maxConcurrency ?? defaultConcurrency;
-		const slots = this.#slots.get(domain) ?? { blobs: createLimit(size), documents: createLimit(size + 1) };
+		const slots = this.#slots.get(domain) ?? {
+			pulls: createLimit(size),
+			pushes: createLimit(size),
+			documents: createLimit(size + 1),
+		};
 		this.#slots.set(domain, slots);
 		return slots;
 	}

@@ -43,9 +43,9 @@ export function createExchange(options: ExchangeOptions): Exchange {
 	const { retry } = options;
 	return {
 		send: (request) =>
-			withRetries(request.retry === false ? { ...retry, attempts: 1 } : retry, request.signal, () =>
-				sendWithFallback(options, request),
-			),
+			request.retry === false
+				? sendWithFallback(options, request)
+				: withRetries(retry, request.signal, () => sendWithFallback(options, request)),
 	};
 }
 

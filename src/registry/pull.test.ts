@@ -191,10 +191,14 @@ test("retry: 429 with Retry-After and 503 are tried again, and give up with advi
 			return true;
 		};
 		assert.equal((await repository.resolve("v1", { signal })).descriptor.digest, digest);
+		registry.log.length = 0;
 		registry.lie = (_, response) => {
 			response.writeHead(429).end();
 			return true;
 		};
+		await assert.rejects(repository.manifest(sha256("x"), { signal }), /429/);
+		await assert.rejects(read(repository, { digest: sha256("x"), size: 1 }), /429/);
+		assert.equal(registry.log.length, 10, "five attempts each");
 		await assert.rejects(
 			repository.resolve("v1", { signal }),
 			(thrown) =>

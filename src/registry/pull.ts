@@ -173,7 +173,7 @@ export function createReader(options: ReaderOptions): RepositoryReader {
 			if (start === end) {
 				return;
 			}
-			using _waiting = await slots.blobs.acquire({ signal });
+			using _waiting = await slots.pulls.acquire({ signal });
 			using _slot = await slots.documents.acquire({ signal });
 			const retrier = createRetrier(retry, signal);
 			let at = start;

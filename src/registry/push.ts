@@ -148,8 +148,7 @@ export function createPusher(options: PusherOptions): Omit<Repository, keyof Rep
 	return {
 		pushBlob: async (blob, open, pushOptions): Promise<PushedBlob> => {
 			const { signal, mountFrom = [], chunkBytes } = pushOptions;
-			using _waiting = await slots.blobs.acquire({ signal });
-			using _slot = await slots.documents.acquire({ signal });
+			using _slot = await slots.pushes.acquire({ signal });
 			if (await exists(blob, signal)) {
 				return { outcome: "exists" };
 			}
@@ -176,7 +175,7 @@ export function createPusher(options: PusherOptions): Omit<Repository, keyof Rep
 		},
 
 		pushManifest: async ({ bytes, mediaType }, tags, { signal }) => {
-			using _slot = await slots.documents.acquire({ signal });
+			using _slot = await slots.pushes.acquire({ signal });
 			const digest = sha256(bytes);
 			for (const target of tags.length === 0 ? [digest] : tags) {
 				const response = await send(

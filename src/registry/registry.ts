@@ -118,10 +118,17 @@ export const defaultRetry: RetryPolicy = { attempts: 5, delayMs: 500, maxDelayMs
 
 export interface Timeouts {
 	readonly connectMs: number;
-	/** Until the first byte of an answer; a registry may hash a large upload before it answers. */
+	/** Until the first byte of an answer to a read. */
 	readonly answerMs: number;
+	/** The same for a write: a registry may hash a large upload before it answers. */
+	readonly commitMs: number;
 	/** Without a byte while a body is read. */
 	readonly stallMs: number;
 }
 
-export const defaultTimeouts: Timeouts = { connectMs: 30_000, answerMs: 300_000, stallMs: 60_000 };
+export const defaultTimeouts: Timeouts = {
+	connectMs: 30_000,
+	answerMs: 60_000,
+	commitMs: 300_000,
+	stallMs: 60_000,
+};

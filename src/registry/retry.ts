@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { toError } from "../errors/errors.ts";
 import type { RetryPolicy } from "./registry.ts";
-import { isRetryable } from "./transport.ts";
+import { isRetryable, unmarkRetryable } from "./transport.ts";
 
 /** When the server said how long to wait; kept beside the error. */
 const waitMs = new WeakMap<object, number>();
@@ -31,7 +31,12 @@ export function createRetrier(policy: RetryPolicy, signal: AbortSignal): Retrier
 			if (signal.aborted) {
 				throw toError(signal.reason);
 			}
-			if (!isRetryable(thrown) || failed >= policy.attempts) {
+			if (!isRetryable(thrown)) {
+				throw thrown;
+			}
+			if (failed >= policy.attempts) {
+				// Whoever called us must not begin again.
+				unmarkRetryable(thrown);
 				throw thrown;
 			}
 			const grown = policy.delayMs * 2 ** (failed - 1) * (1 - Math.random() / 2);

@@ -1,3 +1,4 @@
+import type { SecureContext } from "node:tls";
 import type { Dispatcher } from "undici";
 import { findDetail, redactUrl, SlipwayError, toError } from "../errors/errors.ts";
 import type { TlsConfig } from "./endpoint.ts";
@@ -40,9 +41,8 @@ export function createTransport(options: TransportOptions): Transport {
 
 class UndiciTransport implements Transport {
 	readonly #options: TransportOptions;
-	/** One per TLS configuration: connections with other certificates must not be shared. */
-	readonly #dispatchers = new Map<TlsConfig, Promise<Dispatcher>>();
-	readonly #byContent = new Map<string, TlsConfig>();
+	/** One per TLS configuration, since connections with other certificates must not be shared, and one without. */
+	readonly #dispatchers = new Map<string, Promise<Dispatcher>>();
 
 	constructor(options: TransportOptions) {
 		this.#options = options;
@@ -50,11 +50,15 @@ class UndiciTransport implements Transport {
 
 	async request(request: TransportRequest): Promise<TransportResponse> {
 		const { method, url, headers, body, signal } = request;
+		const { timeouts } = this.#options;
 		if (signal.aborted) {
 			throw toError(signal.reason);
 		}
 		// Loaded when the first registry is asked: undici takes 80 ms.
-		const [undici, dispatcher] = await Promise.all([import("undici"), this.#dispatcher(request.tls)]);
+		const [undici, dispatcher] = await Promise.all([
+			import("undici"),
+			this.#dispatcher(url.protocol === "https:" ? request.tls : undefined),
+		]);
 		try {
 			const response = await undici.request(url, {
 				method,
@@ -63,8 +67,8 @@ class UndiciTransport implements Transport {
 				body: (body ?? null) as Uint8Array | null,
 				signal,
 				dispatcher,
-				headersTimeout: this.#options.timeouts.answerMs,
-				bodyTimeout: this.#options.timeouts.stallMs,
+				headersTimeout: method === "GET" || method === "HEAD" ? timeouts.answerMs : timeouts.commitMs,
+				bodyTimeout: timeouts.stallMs,
 			});
 			// An error of a body that nobody reads (a HEAD, a discarded one) has no other place to go.
 			response.body.on("error", () => {});
@@ -90,40 +94,29 @@ class UndiciTransport implements Transport {
 	async [Symbol.asyncDispose](): Promise<void> {
 		const all = [...this.#dispatchers.values()];
 		this.#dispatchers.clear();
-		this.#byContent.clear();
 		for (const dispatcher of all) {
 			await (await dispatcher).destroy();
 		}
 	}
 
-	#dispatcher(tls: TlsConfig): Promise<Dispatcher> {
-		const content = JSON.stringify(tls);
-		const same = this.#byContent.get(content) ?? tls;
-		this.#byContent.set(content, same);
-		const known = this.#dispatchers.get(same);
+	#dispatcher(tls: TlsConfig | undefined): Promise<Dispatcher> {
+		const key = JSON.stringify(tls ?? "");
+		const known = this.#dispatchers.get(key);
 		if (known !== undefined) {
 			return known;
 		}
 		const made = createDispatcher(tls, this.#options);
-		this.#dispatchers.set(same, made);
+		this.#dispatchers.set(key, made);
 		return made;
 	}
 }
 
-async function createDispatcher(tls: TlsConfig, { timeouts, proxy }: TransportOptions): Promise<Dispatcher> {
+async function createDispatcher(
+	tls: TlsConfig | undefined,
+	{ timeouts, proxy }: TransportOptions,
+): Promise<Dispatcher> {
 	const { Agent, EnvHttpProxyAgent } = await import("undici");
-	const { getCACertificates } = await import("node:tls");
-	const secure = {
-		// Go's clients trust what the system trusts; Node only what it was built with.
-		ca: [...new Set([...getCACertificates("default"), ...getCACertificates("system"), ...tls.ca])],
-		...(tls.insecure ? { rejectUnauthorized: false } : {}),
-		...(tls.keyPairs.length === 0
-			? {}
-			: {
-					cert: tls.keyPairs.map((pair) => pair.certificate),
-					key: tls.keyPairs.map((pair) => pair.key),
-				}),
-	};
+	const secure = tls === undefined ? {} : await secureOptions(tls);
 	const connect = { ...secure, timeout: timeouts.connectMs, keepAlive: true };
 	const { http, https, none } = proxy ?? {};
 	if (http === undefined && https === undefined) {
@@ -139,6 +132,24 @@ async function createDispatcher(tls: TlsConfig, { timeouts, proxy }: TransportOp
 	});
 }
 
+interface SecureOptions {
+	readonly secureContext: SecureContext;
+	readonly rejectUnauthorized: boolean;
+}
+
+/** Made once and only for https: the system's certificates take some 70 ms. */
+async function secureOptions({ insecure, ca, keyPairs }: TlsConfig): Promise<SecureOptions> {
+	const { createSecureContext, getCACertificates } = await import("node:tls");
+	const secureContext = createSecureContext({
+		// Go's clients trust what the system trusts; Node only what it was built with.
+		ca: [...new Set([...getCACertificates("default"), ...getCACertificates("system"), ...ca])],
+		...(keyPairs.length === 0
+			? {}
+			: { cert: keyPairs.map((pair) => pair.certificate), key: keyPairs.map((pair) => pair.key) }),
+	});
+	return { secureContext, rejectUnauthorized: !insecure };
+}
+
 async function* readBody(
 	body: AsyncIterable<Uint8Array>,
 	request: TransportRequest,
@@ -152,7 +163,7 @@ async function* readBody(
 
 const retryable = new WeakSet<SlipwayError>();
 
-/** True for failures of the network that another attempt may not meet. */
+/** True for failures of the network that another attempt may not meet; not for a time-out of connecting, which tried long enough. */
 export function isRetryable(thrown: unknown): boolean {
 	return thrown instanceof SlipwayError && retryable.has(thrown);
 }
@@ -161,6 +172,12 @@ export function isRetryable(thrown: unknown): boolean {
 export function markRetryable(error: SlipwayError): SlipwayError {
 	retryable.add(error);
 	return error;
+}
+
+export function unmarkRetryable(thrown: unknown): void {
+	if (thrown instanceof SlipwayError) {
+		retryable.delete(thrown);
+	}
 }
 
 /** True if the server answered something that is not TLS, or nothing listens for it. */
@@ -185,9 +202,7 @@ const brokenCodes: ReadonlySet<string> = new Set([
 	"EPIPE",
 	"ECONNABORTED",
 	"EAI_AGAIN",
-	"ETIMEDOUT",
 	"UND_ERR_SOCKET",
-	"UND_ERR_CONNECT_TIMEOUT",
 	"UND_ERR_HEADERS_TIMEOUT",
 	"UND_ERR_BODY_TIMEOUT",
 	"UND_ERR_ABORTED",

@@ -39,6 +39,7 @@ export function createImageInstance(instance: ImageInstanceOptions): SourceInsta
 		},
 		snapshot: async (options): Promise<ImmutableRef | undefined> => {
 			const image = await load(options);
+			origin.remember?.(image.root.digest, image.manifest.layers);
 			return cache.fromLayers(layersOf(image, origin.name).slice(0, layerLimit), {
 				provider: origin.layers,
 				description: `pulled from ${origin.name}`,

@@ -17,6 +17,8 @@ export interface ImageOrigin {
 	/** A small blob of the image, verified. */
 	document(descriptor: Descriptor, options: { readonly signal: AbortSignal }): Promise<Uint8Array>;
 	readonly layers: ContentProvider;
+	/** Notes that the layers of the image with this root can be had where it came from. */
+	remember?(root: Digest, layers: readonly Descriptor[]): void;
 }
 
 /** Configs grow with their history; some megabytes is the most that is seen. */

@@ -156,6 +156,29 @@ test("image: keys as BuildKit computes them, then the layers with digests and ti
 		const read = async () => collect(provider.read(layer, { signal }), { maxBytes: 1000, what: "layer" });
 		assert.deepEqual(await read(), layerBytes);
 		assert.equal(registry.log.length, 4);
+		assert.deepEqual(world.sources.repositories(layer.digest), [`${registry.host}/base`]);
+	}));
+
+test("image: a layer of an image that was built here is read from its base's repository", () =>
+	withWorld(async (world) => {
+		const { registry, images, sources, made } = world;
+		const root = addImage(registry, "v1", amd64);
+		await resolve(world, "base:v1");
+		images.put(`${registry.host}/built:v1`, root);
+		const instance = open(world, "built:v1", { "image.resolvemode": "local" });
+		await instance.snapshot(silent);
+		const layer = made[0]?.layers[0]?.descriptor;
+		const provider = made[0]?.options.provider;
+		assert.ok(provider !== undefined && layer !== undefined);
+		sources.add(layer.digest, "127.0.0.1:1/gone");
+		sources.add(layer.digest, `${registry.host}/base`);
+		sources.add(layer.digest, "127.0.0.1:1/newer");
+		registry.log.length = 0;
+		assert.deepEqual(
+			await collect(provider.read(layer, { signal }), { maxBytes: 100, what: "layer" }),
+			layerBytes,
+		);
+		assert.deepEqual(registry.log, [`GET /v2/base/blobs/${layer.digest}`]);
 	}));
 
 test("image: attributes limit layers, check the digest and set the type of records", () =>

@@ -1,7 +1,7 @@
 import type { BlobSources } from "../content/blob-sources.ts";
 import type { ContentStore, ReadOptions } from "../content/content.ts";
 import type { ImageStore } from "../content/image-store.ts";
-import { hasCode, SlipwayError } from "../errors/errors.ts";
+import { SlipwayError } from "../errors/errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { Digest } from "../oci/digest.ts";
 import { isIndexType, isManifestType } from "../oci/media-types.ts";
@@ -119,47 +119,59 @@ export function imageOrigin(
 			return bytes;
 		},
 
-		layers: preferKept(content, async function* (descriptor, options) {
-			yield* readAnywhere(
-				[named, ...otherSources(sources, descriptor.digest, repositoryName)],
-				descriptor,
-				options,
-			);
-		}),
-	};
+		layers: preferKept(content, (descriptor, options) =>
+			readAnywhere(repositoriesOf(sources, descriptor.digest, named), descriptor, options, (reference) =>
+				openRepository(reference, access, sessions),
+			),
+		),
 
-	/** From the first repository that has the blob: an image that was built here has layers of its base's repository. */
-	async function* readAnywhere(
-		repositories: readonly Reference[],
-		descriptor: Descriptor,
-		options: ReadOptions,
-	): AsyncGenerator<Uint8Array, void> {
-		let failure: unknown;
-		for (const each of repositories) {
-			let started = false;
-			try {
-				for await (const chunk of openRepository(each, access, sessions).blob(descriptor, options)) {
-					started = true;
-					yield chunk;
+		remember: (root, layers) => {
+			if (sources.has(root, repositoryName)) {
+				for (const { digest } of layers) {
+					sources.add(digest, repositoryName);
 				}
-				return;
-			} catch (thrown) {
-				if (started || !hasCode(thrown, "not-found")) {
-					failure ??= thrown;
-					break;
-				}
-				failure ??= thrown;
 			}
-		}
-		throw failure;
-	}
+		},
+	};
 }
 
-function otherSources(sources: BlobSources, digest: Digest, own: string): readonly Reference[] {
-	return sources
+/**
+ * Where a layer may be had: where it is known to be, the image's own repository in front; that one last if it is not known. An
+ * image that was built here has layers that only its base's repository has.
+ */
+function repositoriesOf(sources: BlobSources, digest: Digest, own: Reference): readonly Reference[] {
+	const name = referenceName(own);
+	const others = sources
 		.repositories(digest)
-		.filter((repository) => repository !== own)
+		.filter((repository) => repository !== name)
 		.map(parseReference);
+	return sources.has(digest, name) ? [own, ...others] : [...others, own];
+}
+
+/** From the first repository that gives a byte. Throws what the first one said. */
+async function* readAnywhere(
+	repositories: readonly Reference[],
+	descriptor: Descriptor,
+	options: ReadOptions,
+	open: (reference: Reference) => Repository,
+): AsyncGenerator<Uint8Array, void> {
+	let failure: unknown;
+	for (const reference of repositories) {
+		let started = false;
+		try {
+			for await (const chunk of open(reference).blob(descriptor, options)) {
+				started = true;
+				yield chunk;
+			}
+			return;
+		} catch (thrown) {
+			if (started || options.signal.aborted) {
+				throw thrown;
+			}
+			failure ??= thrown;
+		}
+	}
+	throw failure;
 }
 
 function openRepository(reference: Reference, access: ImageAccess, sessions: Sessions): Repository {
