@@ -1,5 +1,5 @@
 import { DatabaseSync, type SQLInputValue, type SQLOutputValue, type StatementSync } from "node:sqlite";
-import { toError, wrap } from "../errors/errors.ts";
+import { type ErrorCode, toError, wrap } from "../errors/errors.ts";
 
 /**
  * The metadata database of a state directory: SQLite in one file, used by one process at a time (whoever opens it holds the
@@ -19,9 +19,14 @@ export interface Database extends Disposable {
 
 export type Row = Readonly<Record<string, SQLOutputValue>>;
 
-/** `file` may be `:memory:`. */
-export function openDatabase(file: string): Database {
-	return new SqliteDatabase(file);
+export interface OpenDatabaseOptions {
+	/** Nobody else can open the file until this one is closed, or its process has ended. Default false. */
+	readonly exclusive?: boolean;
+}
+
+/** `file` may be `:memory:`. Throws `failed-precondition` when another process holds it exclusively. */
+export function openDatabase(file: string, options: OpenDatabaseOptions = {}): Database {
+	return new SqliteDatabase(file, options.exclusive ?? false);
 }
 
 class SqliteDatabase implements Database {
@@ -30,12 +35,23 @@ class SqliteDatabase implements Database {
 	readonly #statements = new Map<string, StatementSync>();
 	#depth = 0;
 
-	constructor(file: string) {
+	constructor(file: string, exclusive: boolean) {
 		this.#file = file;
 		this.#db = this.#attempt(() => new DatabaseSync(file));
-		this.#attempt(() => {
-			this.#db.exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON");
-		});
+		try {
+			this.#attempt(() => {
+				this.#db.exec(
+					`PRAGMA locking_mode=${exclusive ? "EXCLUSIVE" : "NORMAL"}; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON`,
+				);
+				if (exclusive) {
+					// The lock is taken by the first write and then kept.
+					this.#db.exec("BEGIN EXCLUSIVE; COMMIT");
+				}
+			});
+		} catch (error) {
+			this.#db.close();
+			throw error;
+		}
 	}
 
 	define(schema: string): void {
@@ -95,8 +111,15 @@ class SqliteDatabase implements Database {
 		try {
 			return work();
 		} catch (error) {
-			const full = error instanceof Error && /disk is full|disk I\/O/.test(error.message);
-			throw wrap(error, `metadata database ${this.#file}`, full ? { code: "resource-exhausted" } : {});
+			const code = error instanceof Error ? codeOf(error.message) : undefined;
+			throw wrap(error, `metadata database ${this.#file}`, code === undefined ? {} : { code });
 		}
 	}
+}
+
+function codeOf(message: string): ErrorCode | undefined {
+	if (/disk is full|disk I\/O/.test(message)) {
+		return "resource-exhausted";
+	}
+	return message.includes("database is locked") ? "failed-precondition" : undefined;
 }

@@ -100,8 +100,8 @@ export interface FrontendPlatform {
 	readonly platform: Platform;
 	/** Undefined for the empty file system. */
 	readonly definition: Definition | undefined;
-	/** JSON. */
-	readonly imageConfig: Uint8Array;
+	/** JSON; undefined where there is no image, only files. */
+	readonly imageConfig: Uint8Array | undefined;
 	/** JSON; undefined for `FROM scratch`. */
 	readonly baseImageConfig: Uint8Array | undefined;
 }

@@ -1,41 +1,45 @@
-import type { InputDependency } from "../llb/cache-digest.ts";
+import { SlipwayError } from "../errors/errors.ts";
+import { type ContentSelector, contentListDigest, type InputDependency } from "../llb/cache-digest.ts";
 import { type Digest, sha256 } from "../oci/digest.ts";
+import { cleanPath } from "../patterns/clean-path.ts";
 import type { CacheMapInput } from "../solver/solver.ts";
 import type { Output } from "./worker.ts";
 
 /** What an op's cache key depends on in one of its inputs: the part that it uses, and whether by content. */
 export function contentDigestOf(dependency: InputDependency): CacheMapInput<Output> {
-	const { selectors } = dependency;
 	return {
 		...(dependency.selector === undefined ? {} : { selector: dependency.selector }),
-		...(dependency.byContent ? { contentDigest: (ref, { signal }) => digestOf(ref, selectors, signal) } : {}),
+		...(dependency.byContent
+			? { contentDigest: (ref, { signal }) => digestOf(ref, dependency.selectors, signal) }
+			: {}),
 	};
 }
 
+const wholeTree: ContentSelector = {
+	path: "/",
+	wildcard: false,
+	followLinks: false,
+	includePatterns: [],
+	excludePatterns: [],
+	requiredPaths: [],
+};
+
 async function digestOf(
 	ref: Output,
-	selectors: InputDependency["selectors"],
+	selectors: readonly ContentSelector[],
 	signal: AbortSignal,
 ): Promise<Digest> {
-	const whole = [
-		{ path: "/", wildcard: false, followLinks: false, includePatterns: [], excludePatterns: [] },
-	];
-	const parts = selectors.length === 0 ? whole : selectors;
-	if (ref === undefined) {
-		return sha256(parts.map((part) => (part.path === "/" ? emptyTreeDigest : "")).join("\0"));
-	}
-	const digests = await Promise.all(
-		parts.map((part) =>
-			ref.digests.digest(part.path, {
-				followLinks: part.followLinks,
-				wildcard: part.wildcard,
-				includePatterns: part.includePatterns,
-				excludePatterns: part.excludePatterns,
-				signal,
-			}),
-		),
-	);
-	return sha256(digests.join("\0"));
+	const parts = selectors.length === 0 ? [wholeTree] : selectors;
+	return contentListDigest(await Promise.all(parts.map((part) => partDigest(ref, part, signal))));
 }
 
-const emptyTreeDigest = sha256("");
+async function partDigest(ref: Output, part: ContentSelector, signal: AbortSignal): Promise<Digest> {
+	const path = cleanPath(`/${part.path}`) + (part.path.length > 1 && part.path.endsWith("/") ? "/" : "");
+	if (ref !== undefined) {
+		return await ref.digests.digest(path, { ...part, signal });
+	}
+	if (path !== "/") {
+		throw new SlipwayError("not-found", `${path}: no such file or directory`);
+	}
+	return sha256("");
+}

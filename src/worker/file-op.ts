@@ -1,4 +1,4 @@
-import { lstatSync, rmdirSync, statSync } from "node:fs";
+import { lstatSync, statSync } from "node:fs";
 import type { ImmutableRef, MutableRef } from "../cache/cache.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { findGroup, findUser } from "../executor/passwd.ts";
@@ -21,6 +21,7 @@ import {
 	removePath,
 } from "./file-actions.ts";
 import { type MountedTree, mountTree } from "./mounted-tree.ts";
+import { emptyTree } from "./ref-reader.ts";
 import type { Output, WorkerServices } from "./worker.ts";
 
 /** Changes trees without running a process: COPY, ADD, WORKDIR and what programs ask for. */
@@ -187,8 +188,7 @@ class FileRun implements AsyncDisposable {
 	async #copy(action: CopyAction, root: string): Promise<void> {
 		const { services, context } = this.#input;
 		const from = await this.#treeOf(action.secondaryInput);
-		const mounts = (await from?.mounts(context)) ?? [];
-		using source = mounts.length === 0 ? emptyTree(services) : mountTree(mounts, services);
+		using source = mountTree((await from?.mounts(context)) ?? emptyTree, services);
 		const pattern = rootedPath(action.src);
 		const matches = action.allowWildcard
 			? findMatches(source.path, pattern, action.followSymlink)
@@ -243,22 +243,21 @@ class FileRun implements AsyncDisposable {
 	/** False if the source is no archive. */
 	async #unpack(request: CopyRequest): Promise<boolean> {
 		const { services, context } = this.#input;
+		const { signal } = context;
 		const path = resolveInRoot(request.sourceRoot, request.source);
 		if (lstatSync(path, { throwIfNoEntry: false })?.isFile() !== true) {
 			return false;
 		}
-		const dest = resolveInRoot(request.root, cleanPath(request.dest));
-		const made = makeAll(dest, { mode: 0o755, owner: request.owner, time: request.time });
-		const unpacked = await services.archiver.unpack(
-			{ path, root: request.root, dest, ...(request.owner === undefined ? {} : { owner: request.owner }) },
-			{ signal: context.signal },
-		);
-		if (!unpacked) {
-			for (const directory of made.toReversed()) {
-				rmdirSync(directory);
-			}
+		if (!(await services.archiver.isArchive(path, { signal }))) {
+			return false;
 		}
-		return unpacked;
+		const dest = resolveInRoot(request.root, cleanPath(request.dest));
+		makeAll(dest, { mode: 0o755, owner: request.owner, time: request.time });
+		await services.archiver.unpack(
+			{ path, dest, ...(request.owner === undefined ? {} : { owner: request.owner }) },
+			{ signal },
+		);
+		return true;
 	}
 
 	/** A name that the tree's files do not have is root, as in BuildKit. */
@@ -301,10 +300,6 @@ class FileRun implements AsyncDisposable {
 		using mounted = mountTree(await tree.mounts(context), services);
 		return find(mounted.path, ref.name);
 	}
-}
-
-function emptyTree(services: WorkerServices): MountedTree {
-	return mountTree([{ type: "tmpfs", source: "tmpfs", options: ["size=4096", "ro"] }], services);
 }
 
 function requireParent(root: string, dest: string): void {

@@ -1,0 +1,152 @@
+import { randomBytes } from "node:crypto";
+import { writeFileSync } from "node:fs";
+import { dirname } from "node:path";
+import type { BuildResponse } from "../control/control.ts";
+import type { EngineOptions } from "../daemon/engine.ts";
+import { hasCode, SlipwayError, wrap } from "../errors/errors.ts";
+import { buildFlags } from "./build-flags.ts";
+import { type BuildPlan, planBuild } from "./build-plan.ts";
+import { helpLines, type ParsedFlags, parseFlags } from "./flags.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** `slipway build`: gives the exit code. Errors are thrown; the caller prints them. */
+export async function buildCommand(argv: readonly string[], terminal: Terminal): Promise<number> {
+	const flags = parseFlags(argv, buildFlags);
+	if (flags.bool("help")) {
+		terminal.stdout.write(`${[usage, "", "Flags:", ...helpLines(buildFlags)].join("\n")}\n`);
+		return 0;
+	}
+	// The engine loads while the flags are looked at.
+	const engineModule = import("../daemon/engine.ts");
+	engineModule.catch(() => {});
+	await using plan = await planBuild(flags, terminal);
+	const { openEngine } = await engineModule;
+	const { createDisplay } = await import("../progress/display.ts");
+	const display = createDisplay({
+		mode: plan.progressMode,
+		out: terminal.stderr,
+		env: terminal.env,
+		onWarning: (message) => terminal.stderr.write(`WARNING: ${message}\n`),
+	});
+	const warnings: import("../progress/progress.ts").WarningRecord[] = [];
+	const progress = {
+		write: (event: import("../progress/progress.ts").ProgressEvent): void => {
+			if (event.kind === "warning") {
+				warnings.push(event.warning);
+			}
+			display.write(event);
+		},
+	};
+	let response: BuildResponse;
+	try {
+		await using engine = await openEngine(engineOptions(flags, terminal));
+		response = await engine.build(
+			{
+				ref: randomBytes(12).toString("hex"),
+				frontend: "dockerfile.v0",
+				frontendOptions: plan.frontendOptions,
+				frontendInputs: new Map(),
+				definition: undefined,
+				exporters: plan.exporters,
+				entitlements: plan.entitlements,
+			},
+			{ session: plan.session, progress, signal: terminal.interrupted },
+		);
+	} finally {
+		display.end();
+	}
+	reportWarnings(plan, warnings, terminal);
+	writeResults(plan, response, terminal);
+	return 0;
+}
+
+const usage = `Usage: slipway build [flags] PATH | URL | -
+
+Builds an image from a Dockerfile and a context.`;
+
+function engineOptions(flags: ParsedFlags, terminal: Terminal): EngineOptions {
+	const root = flags.string("root") ?? terminal.env["SLIPWAY_ROOT"];
+	const snapshotter = flags.string("snapshotter") ?? "auto";
+	if (snapshotter !== "auto" && snapshotter !== "overlayfs" && snapshotter !== "native") {
+		throw new SlipwayError(
+			"invalid-argument",
+			`invalid snapshotter ${JSON.stringify(snapshotter)}: use auto, overlayfs or native`,
+		);
+	}
+	const runtime = flags.string("runtime");
+	return {
+		...(root === undefined || root === "" ? {} : { root }),
+		snapshotter,
+		...(runtime === undefined ? {} : { runtime }),
+		env: terminal.env,
+		warn: (message) => terminal.stderr.write(`WARNING: ${message}\n`),
+	};
+}
+
+function reportWarnings(
+	plan: BuildPlan,
+	warnings: readonly import("../progress/progress.ts").WarningRecord[],
+	terminal: Terminal,
+): void {
+	if (warnings.length === 0 || plan.progressMode === "quiet" || plan.progressMode === "rawjson") {
+		return;
+	}
+	const unique = [...new Set(warnings.map((warning) => warning.short))];
+	const noun = unique.length === 1 ? "1 warning found" : `${unique.length} warnings found`;
+	terminal.stderr.write(`\n ${noun}:\n${unique.map((short) => ` - ${short}\n`).join("")}`);
+}
+
+function writeResults(plan: BuildPlan, response: BuildResponse, terminal: Terminal): void {
+	const imageId =
+		response.exporterResponse["containerimage.config.digest"] ??
+		response.exporterResponse["containerimage.digest"];
+	if (plan.imageIdFile !== undefined) {
+		writeTextFile(plan.imageIdFile, imageId ?? "", "image ID file");
+	}
+	if (plan.metadataFile !== undefined) {
+		writeTextFile(plan.metadataFile, metadataJson(response), "metadata file");
+	}
+	if (plan.quiet && imageId !== undefined) {
+		terminal.stdout.write(`${imageId}\n`);
+	}
+	if (!plan.quiet && plan.exporters.length === 0) {
+		terminal.stderr.write(
+			"WARNING: No output specified. The result stays in the build cache only: name it with --tag, or write it with --output.\n",
+		);
+	}
+}
+
+/** As buildx writes it: base64 of JSON objects is written as what it is. */
+function metadataJson(response: BuildResponse): string {
+	const entries = Object.entries(response.exporterResponse).map(
+		([key, value]) => [key, metadataValue(value)] as const,
+	);
+	return JSON.stringify(Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1))), undefined, 2);
+}
+
+function metadataValue(text: string): unknown {
+	if (!/^[A-Za-z0-9+/]+={0,2}$/.test(text) || text.length % 4 !== 0) {
+		return text;
+	}
+	try {
+		const value: unknown = JSON.parse(Buffer.from(text, "base64").toString("utf8"));
+		return typeof value === "object" && value !== null ? value : text;
+	} catch {
+		return text;
+	}
+}
+
+function writeTextFile(path: string, text: string, what: string): void {
+	try {
+		writeFileSync(path, text);
+	} catch (error) {
+		const wrapped = wrap(error, `failed to write ${what} ${path}`);
+		throw hasCode(wrapped, "not-found")
+			? new SlipwayError(
+					"not-found",
+					`failed to write ${what} ${path}: directory ${dirname(path)} does not exist`,
+					{ cause: error },
+				)
+			: wrapped;
+	}
+}

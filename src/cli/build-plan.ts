@@ -1,0 +1,201 @@
+import { createHash } from "node:crypto";
+import { hostname } from "node:os";
+import type { Entitlement, ExporterRequest } from "../control/control.ts";
+import { entitlements } from "../control/control.ts";
+import { SlipwayError } from "../errors/errors.ts";
+import { parsePlatform } from "../oci/platform.ts";
+import { formatReference, parseReference, withDefaultTag } from "../oci/reference.ts";
+import { createLocalSession } from "../session/local-session.ts";
+import type { Session } from "../session/session.ts";
+import { buildArguments, hostEntries, keyValues, memoryBytes, ulimits } from "./build-values.ts";
+import { planContexts } from "./context-plan.ts";
+import { type ParsedFlags, parseCsv } from "./flags.ts";
+import { planOutputs } from "./output-plan.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** A build as the engine wants it, from the command line. Disposing it removes what was unpacked for it. */
+export interface BuildPlan extends AsyncDisposable {
+	readonly frontendOptions: Readonly<Record<string, string>>;
+	readonly session: Session;
+	readonly exporters: readonly ExporterRequest[];
+	readonly entitlements: readonly Entitlement[];
+	readonly progressMode: string;
+	readonly quiet: boolean;
+	readonly imageIdFile: string | undefined;
+	readonly metadataFile: string | undefined;
+}
+
+export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise<BuildPlan> {
+	if (flags.args.length !== 1) {
+		throw new SlipwayError(
+			"invalid-argument",
+			`slipway build requires exactly 1 argument, the build context (such as "."), but got ${flags.args.length}; see 'slipway build --help'`,
+		);
+	}
+	if (flags.bool("no-cache") && flags.list("no-cache-filter").length > 0) {
+		throw new SlipwayError(
+			"invalid-argument",
+			"--no-cache and --no-cache-filter cannot currently be used together",
+		);
+	}
+	await using stack = new AsyncDisposableStack();
+	const contexts = stack.use(
+		await planContexts({
+			context: flags.args[0] ?? "",
+			dockerfile: flags.string("file"),
+			named: flags.list("build-context"),
+			stdin: terminal.stdin,
+			signal: terminal.interrupted,
+		}),
+	);
+	const quiet = flags.bool("quiet");
+	const tags = flags.list("tag").map(imageName);
+	const outputs = planOutputs({
+		specs: flags.list("output"),
+		tags,
+		stdout: terminal.stdout,
+		stdoutFd: 1,
+	});
+	const granted = grantedEntitlements(flags);
+	const { createDockerAuth } = await import("../session/docker-auth.ts");
+	const secrets = await secretsOf(flags, terminal);
+	const session = createLocalSession({
+		id: `${Date.now().toString(36)}${createHash("sha256").update(`${process.pid}${process.hrtime.bigint()}`).digest("hex").slice(0, 16)}`,
+		sharedKey: sharedKey(contexts.sharedName),
+		directories: contexts.directories,
+		contentStores: contexts.contentStores,
+		auth: createDockerAuth({ env: terminal.env }),
+		...secrets,
+		outputs: outputs.outputs,
+	});
+	const held = stack.move();
+	return {
+		frontendOptions: { ...contexts.options, ...frontendOptions(flags, terminal) },
+		session,
+		exporters: outputs.exporters,
+		entitlements: granted,
+		progressMode: quiet ? "quiet" : (flags.string("progress") ?? terminal.env["BUILDKIT_PROGRESS"] ?? "auto"),
+		quiet,
+		imageIdFile: flags.string("iidfile"),
+		metadataFile: flags.string("metadata-file"),
+		[Symbol.asyncDispose]: () => held.disposeAsync(),
+	};
+}
+
+async function secretsOf(
+	flags: ParsedFlags,
+	terminal: Terminal,
+): Promise<Pick<Parameters<typeof createLocalSession>[0], "secrets" | "ssh">> {
+	const secrets = flags.list("secret");
+	const ssh = flags.list("ssh");
+	const [{ createSecrets }, { createSshAgents }] = await Promise.all([
+		import("../session/secrets.ts"),
+		import("../session/ssh-agents.ts"),
+	]);
+	return {
+		...(secrets.length === 0 ? {} : { secrets: createSecrets(secrets, { env: terminal.env }) }),
+		...(ssh.length === 0 ? {} : { ssh: createSshAgents(ssh, { env: terminal.env }) }),
+	};
+}
+
+/** Names what another build of the same directory on this machine may reuse. */
+function sharedKey(name: string): string {
+	return `${name}:${createHash("sha256").update(hostname()).digest("hex").slice(0, 16)}`;
+}
+
+function imageName(text: string): string {
+	try {
+		return formatReference(withDefaultTag(parseReference(text)));
+	} catch (error) {
+		throw new SlipwayError(
+			"invalid-argument",
+			`invalid tag ${JSON.stringify(text)}: ${error instanceof Error ? error.message : error}`,
+			{ cause: error },
+		);
+	}
+}
+
+function grantedEntitlements(flags: ParsedFlags): readonly Entitlement[] {
+	const granted = flags.list("allow").map((text): Entitlement => {
+		const known = entitlements.find((each) => each === text);
+		if (known === undefined) {
+			throw new SlipwayError(
+				"invalid-argument",
+				`invalid entitlement: ${text}; one of ${entitlements.join(", ")}`,
+			);
+		}
+		return known;
+	});
+	return flags.string("network") === "host" && !granted.includes("network.host")
+		? [...granted, "network.host"]
+		: granted;
+}
+
+function frontendOptions(flags: ParsedFlags, terminal: Terminal): Record<string, string> {
+	const options: Record<string, string> = {};
+	for (const [name, value] of buildArguments(flags.list("build-arg"), terminal.env)) {
+		options[`build-arg:${name}`] = value;
+	}
+	for (const [name, value] of keyValues("label", flags.list("label"))) {
+		options[`label:${name}`] = value;
+	}
+	const platforms = flags
+		.list("platform")
+		.flatMap((text) => text.split(","))
+		.map((text) => text.trim())
+		.filter((text) => text !== "");
+	if (platforms.length > 0) {
+		for (const platform of platforms) {
+			if (platform !== "local") {
+				parsePlatform(platform);
+			}
+		}
+		options["platform"] = platforms.join(",");
+	}
+	const text = (
+		flag: string,
+		option: string,
+		convert: (value: string) => string = (value) => value,
+	): void => {
+		const value = flags.string(flag);
+		if (value !== undefined && value !== "") {
+			options[option] = convert(value);
+		}
+	};
+	text("target", "target");
+	text("cgroup-parent", "cgroup-parent");
+	text("shm-size", "shm-size", (value) => memoryBytes("--shm-size", value));
+	text("network", "force-network-mode", networkMode);
+	if (flags.bool("no-cache")) {
+		options["no-cache"] = "";
+	}
+	const stages = flags.list("no-cache-filter").flatMap((value) => parseCsv(value));
+	if (stages.length > 0) {
+		options["no-cache"] = stages.join(",");
+	}
+	if (flags.bool("pull")) {
+		options["image-resolve-mode"] = "pull";
+	}
+	const hosts = flags.list("add-host");
+	if (hosts.length > 0) {
+		options["add-hosts"] = hostEntries(hosts);
+	}
+	const limits = flags.list("ulimit");
+	if (limits.length > 0) {
+		options["ulimit"] = ulimits(limits);
+	}
+	if (options["force-network-mode"] === "default") {
+		delete options["force-network-mode"];
+	}
+	return options;
+}
+
+function networkMode(value: string): string {
+	if (value === "default" || value === "host" || value === "none") {
+		return value;
+	}
+	throw new SlipwayError(
+		"invalid-argument",
+		`network mode ${JSON.stringify(value)} is not supported: use default, host or none`,
+	);
+}

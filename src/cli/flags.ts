@@ -1,0 +1,185 @@
+import { SlipwayError } from "../errors/errors.ts";
+
+/**
+ * Command line flags in the manner of Docker's CLI: `--name value`, `--name=value`, `-n value`, `-nvalue`, `-n=value`; booleans
+ * need no value; lists may be repeated; `--` ends the flags; flags and arguments may be mixed.
+ */
+export interface FlagSpec {
+	readonly name: string;
+	/** One letter. */
+	readonly short?: string;
+	readonly kind: "bool" | "string" | "list";
+	/** Shown for the value in the help text. */
+	readonly value?: string;
+	readonly help: string;
+	/** A flag of buildx that Slipway does not have yet: using it is an error that says this. */
+	readonly missing?: string;
+}
+
+export interface ParsedFlags {
+	readonly args: readonly string[];
+	bool(name: string): boolean;
+	/** The last one given. */
+	string(name: string): string | undefined;
+	list(name: string): readonly string[];
+	given(name: string): boolean;
+}
+
+/** Throws `invalid-argument` naming the flag. */
+export function parseFlags(argv: readonly string[], specs: readonly FlagSpec[]): ParsedFlags {
+	const args: string[] = [];
+	const values = new Map<string, string[]>();
+	const queue = [...argv];
+	for (let word = queue.shift(); word !== undefined; word = queue.shift()) {
+		if (word === "--") {
+			args.push(...queue);
+			break;
+		}
+		if (word === "-" || !word.startsWith("-")) {
+			args.push(word);
+			continue;
+		}
+		const { spec, text, rest } = splitFlag(word, specs);
+		if (rest !== undefined) {
+			queue.unshift(rest);
+		}
+		if (spec.missing !== undefined) {
+			throw new SlipwayError("unimplemented", `flag --${spec.name} is not supported yet: ${spec.missing}`);
+		}
+		const list = values.get(spec.name) ?? [];
+		values.set(spec.name, list);
+		if (spec.kind === "bool") {
+			list.push(parseBool(spec.name, text ?? "true"));
+		} else {
+			const value = text ?? queue.shift();
+			if (value === undefined) {
+				throw new SlipwayError("invalid-argument", `flag needs an argument: --${spec.name}`);
+			}
+			list.push(value);
+		}
+	}
+	return {
+		args,
+		bool: (name) => values.get(name)?.at(-1) === "true",
+		string: (name) => values.get(name)?.at(-1),
+		list: (name) => values.get(name) ?? [],
+		given: (name) => values.has(name),
+	};
+}
+
+interface SplitFlag {
+	readonly spec: FlagSpec;
+	readonly text: string | undefined;
+	/** More short flags that stood in the same word. */
+	readonly rest: string | undefined;
+}
+
+function splitFlag(word: string, specs: readonly FlagSpec[]): SplitFlag {
+	if (word.startsWith("--")) {
+		const equals = word.indexOf("=");
+		const name = word.slice(2, equals === -1 ? undefined : equals);
+		const spec = specs.find((each) => each.name === name);
+		if (spec === undefined) {
+			throw new SlipwayError("invalid-argument", `unknown flag: --${name}`);
+		}
+		return { spec, text: equals === -1 ? undefined : word.slice(equals + 1), rest: undefined };
+	}
+	const letter = word.slice(1, 2);
+	const spec = specs.find((each) => each.short === letter);
+	if (spec === undefined) {
+		throw new SlipwayError("invalid-argument", `unknown shorthand flag: '${letter}' in ${word}`);
+	}
+	const tail = word.slice(2);
+	if (tail === "") {
+		return { spec, text: undefined, rest: undefined };
+	}
+	if (tail.startsWith("=")) {
+		return { spec, text: tail.slice(1), rest: undefined };
+	}
+	return spec.kind === "bool"
+		? { spec, text: undefined, rest: `-${tail}` }
+		: { spec, text: tail, rest: undefined };
+}
+
+function parseBool(name: string, text: string): "true" | "false" {
+	if (["1", "t", "T", "true", "TRUE", "True"].includes(text)) {
+		return "true";
+	}
+	if (["0", "f", "F", "false", "FALSE", "False"].includes(text)) {
+		return "false";
+	}
+	throw new SlipwayError(
+		"invalid-argument",
+		`invalid argument ${JSON.stringify(text)} for "--${name}" flag: expected true or false`,
+	);
+}
+
+/** Lines of help for flags that exist, aligned. */
+export function helpLines(specs: readonly FlagSpec[]): readonly string[] {
+	const rows = specs
+		.filter((spec) => spec.missing === undefined)
+		.map((spec) => {
+			const short = spec.short === undefined ? "    " : `-${spec.short}, `;
+			const value = spec.kind === "bool" ? "" : ` ${spec.value ?? "string"}`;
+			return [`  ${short}--${spec.name}${value}`, spec.help] as const;
+		});
+	const width = Math.max(...rows.map(([flag]) => flag.length)) + 3;
+	return rows.map(([flag, help]) => `${flag.padEnd(width)}${help}`);
+}
+
+/**
+ * `a=1,b="x,y"` as key and value pairs, in the CSV of Go's encoding/csv: a field in double quotes may have commas, two
+ * quotes in it are one. A field without `=` has an undefined value.
+ */
+export function parseCsvPairs(text: string): readonly (readonly [key: string, value: string | undefined])[] {
+	return parseCsv(text).map((field) => {
+		const equals = field.indexOf("=");
+		return equals === -1
+			? ([field.trim(), undefined] as const)
+			: ([field.slice(0, equals).trim(), field.slice(equals + 1)] as const);
+	});
+}
+
+/** Throws `invalid-argument` for a quote that does not end or that stands in the middle of a field. */
+export function parseCsv(text: string): readonly string[] {
+	const fields: string[] = [];
+	let at = 0;
+	for (;;) {
+		if (text[at] === '"') {
+			let field = "";
+			at += 1;
+			for (;;) {
+				const quote = text.indexOf('"', at);
+				if (quote === -1) {
+					throw new SlipwayError("invalid-argument", `quote is not closed in ${JSON.stringify(text)}`);
+				}
+				field += text.slice(at, quote);
+				at = quote + 1;
+				if (text[at] !== '"') {
+					break;
+				}
+				field += '"';
+				at += 1;
+			}
+			fields.push(field);
+			if (at < text.length && text[at] !== ",") {
+				throw new SlipwayError(
+					"invalid-argument",
+					`extra text after a quoted field in ${JSON.stringify(text)}`,
+				);
+			}
+		} else {
+			const comma = text.indexOf(",", at);
+			const field = text.slice(at, comma === -1 ? undefined : comma);
+			if (field.includes('"')) {
+				throw new SlipwayError("invalid-argument", `bare quote in ${JSON.stringify(text)}`);
+			}
+			fields.push(field);
+			at = comma === -1 ? text.length : comma;
+		}
+		if (at >= text.length) {
+			return fields;
+		}
+		at += 1;
+	}
+}

@@ -1,0 +1,186 @@
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { createArchiver } from "../archive/archiver.ts";
+import { createThreadPool } from "../async/pool.ts";
+import { openCache } from "../cache/manager.ts";
+import { createRefResults } from "../cache/ref-results.ts";
+import { createSqliteKeyStore } from "../cache/sqlite-key-store.ts";
+import { createBlobSources } from "../content/blob-sources.ts";
+import { createImageStore } from "../content/image-store.ts";
+import { openLocalContentStore } from "../content/local.ts";
+import { createController } from "../control/build.ts";
+import type { BuildOptions, BuildRequest, BuildResponse, Entitlement } from "../control/control.ts";
+import { SlipwayError } from "../errors/errors.ts";
+import { hideUnifiedHierarchy } from "../executor/cgroups.ts";
+import { createOciExecutor } from "../executor/oci-executor.ts";
+import { findRuntime } from "../executor/runtime.ts";
+import { exporterFactories } from "../exporter/exporter-factories.ts";
+import { createDockerfileFrontend } from "../frontend/dockerfile/frontend.ts";
+import { hostPlatforms } from "../oci/host-platforms.ts";
+import { createRegistryClient } from "../registry/client.ts";
+import { createSolver } from "../solver/create-solver.ts";
+import { createImageSource } from "../source/image.ts";
+import { createImageResolver } from "../source/image-resolver.ts";
+import { createLocalSource } from "../source/local.ts";
+import { createOciLayoutSource } from "../source/oci-layout.ts";
+import type { Source } from "../source/source.ts";
+import { setPropagation } from "../sys/mount.ts";
+import { unshare } from "../sys/namespace.ts";
+import { mountTree } from "../worker/mounted-tree.ts";
+import { createOpResolver } from "../worker/op-resolver.ts";
+import { defaultLogLimits, type LogLimits, type Output, type WorkerServices } from "../worker/worker.ts";
+import { openSnapshotter } from "./open-snapshotter.ts";
+import { defaultRoot, openStateDirectory } from "./state-directory.ts";
+
+/** A builder on one state directory. Disposing it waits for what it does and gives the directory free. */
+export interface Engine extends AsyncDisposable {
+	readonly root: string;
+	/** Rejects with the first error of the build; see `Controller`. */
+	build(request: BuildRequest, options: BuildOptions): Promise<BuildResponse>;
+}
+
+export interface EngineOptions {
+	/** State directory; default `/var/lib/slipway`. */
+	readonly root?: string;
+	/** `auto`: overlayfs, or native where the file system or the kernel does not allow that. */
+	readonly snapshotter: "auto" | "overlayfs" | "native";
+	/** OCI runtime; default crun, else runc, from `PATH` of `env`. */
+	readonly runtime?: string;
+	readonly env: Readonly<Record<string, string | undefined>>;
+	/** Told what was damaged and worked around. */
+	readonly warn: (message: string) => void;
+}
+
+/** The one place where the rooms are put together. */
+export async function openEngine(options: EngineOptions): Promise<Engine> {
+	const uid = process.getuid?.() ?? 0;
+	if (uid !== 0) {
+		throw new SlipwayError(
+			"permission-denied",
+			"building needs root for now, to mount file systems: run it with sudo; building as another user is not supported yet",
+		);
+	}
+	await using stack = new AsyncDisposableStack();
+	const state = stack.use(openStateDirectory(options.root ?? defaultRoot(options.env, uid)));
+	const { root, database } = state;
+	const signal = new AbortController().signal;
+	const beforeMounts = enterOwnMounts();
+	const pool = stack.use(createThreadPool({ beforeStart: beforeMounts }));
+	const archiver = createArchiver(pool);
+	const content = await openLocalContentStore({ root: join(root, "content"), signal });
+	const images = createImageStore(database);
+	const snapshotter = openSnapshotter({
+		wanted: options.snapshotter,
+		stateRoot: root,
+		pool,
+		beforeMounts,
+		warn: options.warn,
+	});
+	const cache = stack.use(
+		await openCache({
+			root: join(root, "cache"),
+			database,
+			content,
+			snapshotter,
+			archiver,
+			pool,
+			warn: options.warn,
+		}),
+	);
+	const registry = stack.use(createRegistryClient());
+	const imageAccess = { registry, content, images, sources: createBlobSources(database) };
+	const executor = createOciExecutor({
+		root: join(root, "executor"),
+		findRuntime: () =>
+			findRuntime({
+				searchPath: options.env["PATH"] ?? "",
+				stateDir: join(root, "executor", "runtime"),
+				...(options.runtime === undefined ? {} : { program: options.runtime }),
+			}),
+		beforeMounts,
+	});
+	await executor.sweep();
+	const sources = [
+		createImageSource({ ...imageAccess, cache }),
+		createOciLayoutSource({ content, cache }),
+		createLocalSource({ cache, pool }),
+	];
+	const services: WorkerServices = {
+		cache,
+		executor,
+		sources: byScheme(sources),
+		pool,
+		archiver,
+		mountRoot: join(root, "mounts"),
+		beforeMounts,
+		platforms: hostPlatforms(),
+		logLimits: logLimits(options.env),
+	};
+	mkdirSync(services.mountRoot, { recursive: true, mode: 0o700 });
+	const results = createRefResults(cache);
+	const solver = stack.use(
+		createSolver<Output>({
+			resolveOp: createOpResolver(services),
+			keys: createSqliteKeyStore(database),
+			results,
+			handling: {
+				clone: (output) => output?.clone(),
+				release: async (output) => await output?.release(),
+			},
+		}),
+	);
+	const controller = createController({
+		solver,
+		worker: services,
+		resolver: createImageResolver(imageAccess),
+		frontends: new Map([["dockerfile.v0", createDockerfileFrontend()]]),
+		exporters: exporterFactories({
+			content,
+			images,
+			archiver,
+			pool,
+			mountTree: (mounts) => mountTree(mounts, services),
+		}),
+		allowedEntitlements: allEntitlements,
+	});
+	const held = stack.move();
+	return {
+		root,
+		build: (request, buildOptions) => controller.build(request, buildOptions),
+		[Symbol.asyncDispose]: () => held.disposeAsync(),
+	};
+}
+
+/** The client that starts an engine in its own process is its operator. */
+const allEntitlements: readonly Entitlement[] = ["network.host", "security.insecure", "device"];
+
+/**
+ * Mounts are made where only this process sees them: nothing of them is left in the machine's table, whatever happens to us.
+ * Done before the first mount and before the first worker thread, which inherits the namespace.
+ */
+function enterOwnMounts(): () => void {
+	let entered = false;
+	return () => {
+		if (!entered) {
+			entered = true;
+			unshare(["mount"]);
+			setPropagation("/", "rslave");
+			hideUnifiedHierarchy();
+		}
+	};
+}
+
+function byScheme(sources: readonly Source[]): ReadonlyMap<string, Source> {
+	return new Map(sources.flatMap((source) => source.schemes.map((scheme) => [scheme, source] as const)));
+}
+
+function logLimits(env: EngineOptions["env"]): LogLimits {
+	const read = (name: string, fallback: number): number => {
+		const value = Number(env[name] || fallback);
+		return Number.isInteger(value) && value >= -1 ? value : fallback;
+	};
+	return {
+		maxBytes: read("BUILDKIT_STEP_LOG_MAX_SIZE", defaultLogLimits.maxBytes),
+		maxBytesPerSecond: read("BUILDKIT_STEP_LOG_MAX_SPEED", defaultLogLimits.maxBytesPerSecond),
+	};
+}

@@ -1,0 +1,58 @@
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { type Database, openDatabase } from "../database/database.ts";
+import { hasCode, SlipwayError, wrap } from "../errors/errors.ts";
+
+/** Everything that a builder keeps lies below one directory, which one process uses at a time. */
+export interface StateDirectory extends Disposable {
+	readonly root: string;
+	/** Held exclusively; its lock is the lock of the whole directory, and the kernel drops it with the process. */
+	readonly database: Database;
+}
+
+/** Where state lies unless told otherwise: `/var/lib/slipway`, or the user's own data directory. */
+export function defaultRoot(env: Readonly<Record<string, string | undefined>>, uid: number): string {
+	if (uid === 0) {
+		return "/var/lib/slipway";
+	}
+	const data = env["XDG_DATA_HOME"];
+	return join(data === undefined || data === "" ? join(env["HOME"] ?? "/", ".local/share") : data, "slipway");
+}
+
+/** Throws `failed-precondition` naming the process that has the directory. */
+export function openStateDirectory(root: string): StateDirectory {
+	const owner = join(root, "owner");
+	try {
+		mkdirSync(root, { recursive: true, mode: 0o700 });
+	} catch (error) {
+		throw wrap(error, `state directory ${root} cannot be made; choose another with --root`);
+	}
+	let database: Database;
+	try {
+		database = openDatabase(join(root, "metadata.db"), { exclusive: true });
+	} catch (error) {
+		if (hasCode(error, "failed-precondition")) {
+			throw new SlipwayError(
+				"failed-precondition",
+				`state directory ${root} is in use by another builder${ownerText(owner)}; wait until it ends, or use another directory with --root`,
+				{ cause: error },
+			);
+		}
+		throw wrap(error, `state directory ${root}`);
+	}
+	try {
+		writeFileSync(owner, `${process.pid}\n`);
+	} catch (error) {
+		database[Symbol.dispose]();
+		throw wrap(error, `state directory ${root} cannot be written`);
+	}
+	return { root, database, [Symbol.dispose]: () => database[Symbol.dispose]() };
+}
+
+function ownerText(file: string): string {
+	try {
+		return ` (process ${readFileSync(file, "utf8").trim()})`;
+	} catch {
+		return "";
+	}
+}
