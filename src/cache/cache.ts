@@ -2,8 +2,8 @@ import type { ContentProvider } from "../content/content.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { Compression } from "../oci/media-types.ts";
-import type { SnapshotId, SnapshotUsage } from "../snapshot/snapshot.ts";
 import type { ProgressSink } from "../progress/progress.ts";
+import type { SnapshotId, SnapshotUsage } from "../snapshot/snapshot.ts";
 import type { MountSpec } from "../sys/sys.ts";
 
 declare const refIdBrand: unique symbol;
@@ -41,15 +41,27 @@ export interface CacheManager extends AsyncDisposable {
 	fromLayers(layers: readonly ImageLayer[], options: FromLayersOptions): Promise<ImmutableRef | undefined>;
 	merge(refs: readonly ImmutableRef[], options: DescribeOptions): Promise<ImmutableRef | undefined>;
 	/** Undefined sides are the empty tree. */
-	diff(lower: ImmutableRef | undefined, upper: ImmutableRef | undefined, options: DescribeOptions): Promise<ImmutableRef | undefined>;
+	diff(
+		lower: ImmutableRef | undefined,
+		upper: ImmutableRef | undefined,
+		options: DescribeOptions,
+	): Promise<ImmutableRef | undefined>;
 	/** Records that have the index value, newest first: for cache mounts, shared keys and the like. See `setIndex` of refs. */
 	search(index: string): readonly RefId[];
+	/** False when `get` is known to give nothing; without a look at the disk. */
+	has(id: RefId): boolean;
 	usage(options: { readonly signal: AbortSignal }): Promise<readonly UsageRecord[]>;
 	prune(options: PruneOptions): AsyncIterable<UsageRecord>;
 }
 
 /** What `du` calls the kind of a record. */
-export type RecordType = "internal" | "frontend" | "source.local" | "source.git.checkout" | "exec.cachemount" | "regular";
+export type RecordType =
+	| "internal"
+	| "frontend"
+	| "source.local"
+	| "source.git.checkout"
+	| "exec.cachemount"
+	| "regular";
 
 export interface DescribeOptions {
 	/** Shown by `du`; the vertex's name as a rule. */
@@ -82,6 +94,7 @@ export interface FromLayersOptions extends DescribeOptions {
 	readonly provider: ContentProvider;
 	/** Reports `downloading` and `extracting` while a lazy layer is made real; who asks for files may give another. */
 	readonly progress?: ProgressSink;
+	readonly vertex?: Digest;
 }
 
 interface RefBase extends AsyncDisposable {
@@ -99,22 +112,24 @@ export interface MutableRef extends RefBase {
 	readonly kind: "mutable";
 	/** How to mount the tree for writing. The caller mounts and unmounts. */
 	mounts(): readonly MountSpec[];
-	/**
-	 * The tree as it stands mounted read-only, without ending the ref; for content digests of a kept mutable.
-	 */
+	/** Ends this ref; nobody writes any more. The immutable ref has the same record. */
 	commit(): Promise<ImmutableRef>;
 	/**
-	 * An immutable ref of the present state while the record stays writable for its next owner ("equal mutable" of
-	 * BuildKit): a local source is synced into the same directory again by the next build, which first invalidates
-	 * the immutable one if somebody still keeps it.
+	 * Ends this ref and gives an immutable one of the present state, while the record stays writable for its next owner
+	 * ("equal mutable" of BuildKit): a local source is synced into the same directory again by the next build.
+	 * `getMutable` refuses while the immutable one is in use, and drops it when nobody uses it. Once something is
+	 * built on the immutable one it owns the files alone, and the mutable record is gone.
 	 */
 	freeze(): Promise<ImmutableRef>;
 	/** Releases the handle and removes the record and its files, also one that was made to be kept. */
 	discard(): Promise<void>;
 	/** The directory of this snapshot's own files; equals the tree when the ref has no parent. */
 	directory(): string;
-	/** Where content digests of this tree can be set while they are known from writing it. */
-	readonly digests: ContentDigests;
+	/**
+	 * Digests of the tree as it stands. They outlive `commit` and `freeze`, up to which the writer tells what it
+	 * changes; released otherwise, all is forgotten.
+	 */
+	readonly digests: MutableDigests;
 }
 
 export interface ImmutableRef extends RefBase {
@@ -173,6 +188,26 @@ export interface ContentDigests {
 	digest(path: string, options: DigestOptions): Promise<Digest>;
 }
 
+/**
+ * The digests of a tree that is written to. Whatever changes a file whose digest may be known says so.
+ */
+export interface MutableDigests extends ContentDigests {
+	/** Forgets what is known about these absolute paths: made, changed or deleted. A deleted directory stands for all in it. */
+	invalidate(paths: Iterable<string>): void;
+	/** Notes the digest of a file, link or directory (its header) that was computed while it was written. */
+	set(path: string, entry: DigestEntry): void;
+	/** The tree came from a client, which sends no root directory: it digests as nothing, as in BuildKit's local sources. */
+	omitRoot(): void;
+}
+
+export interface DigestEntry {
+	readonly kind: "file" | "directory" | "symlink";
+	/** From `fileDigest` and the like in content-digest-header.ts. */
+	readonly digest: Digest;
+	/** Of a symbolic link. */
+	readonly target?: string;
+}
+
 export interface DigestOptions extends RefWorkOptions {
 	/** Follow a symbolic link in the last component. */
 	readonly followLinks: boolean;
@@ -180,6 +215,8 @@ export interface DigestOptions extends RefWorkOptions {
 	readonly wildcard: boolean;
 	readonly includePatterns: readonly string[];
 	readonly excludePatterns: readonly string[];
+	/** With `wildcard` or patterns: paths that must begin one of what is included; `not-found` otherwise. */
+	readonly requiredPaths?: readonly string[];
 }
 
 export interface UsageRecord extends SnapshotUsage {

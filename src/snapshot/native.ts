@@ -21,6 +21,7 @@ export function openNativeSnapshotter({ root, pool }: NativeOptions): Snapshotte
 	const files = (id: SnapshotId): string => `${directories.path(id)}/fs`;
 	return {
 		name: "native",
+		root,
 		whiteouts: "apply",
 		create: ({ id, parents, signal }) =>
 			directories.create(id, async (dir) => {

@@ -13,6 +13,8 @@ export interface OverlayOptions {
 	/** On a file system that can carry overlayfs; its path has no comma, colon or backslash. */
 	readonly root: string;
 	readonly pool: ThreadPool;
+	/** Find out at the first mount what the kernel can do, because it worked before. Default false: at once. */
+	readonly lazy?: boolean;
 }
 
 /**
@@ -21,7 +23,7 @@ export interface OverlayOptions {
  *
  * Throws `failed-precondition` if overlay mounts do not work there.
  */
-export function openOverlaySnapshotter({ root, pool }: OverlayOptions): Snapshotter {
+export function openOverlaySnapshotter({ root, pool, lazy = false }: OverlayOptions): Snapshotter {
 	if (/[,:\\]/.test(root)) {
 		throw new SlipwayError(
 			"invalid-argument",
@@ -33,7 +35,14 @@ export function openOverlaySnapshotter({ root, pool }: OverlayOptions): Snapshot
 	mkdirSync(empty, { recursive: true });
 	chmodSync(empty, 0o755);
 	const forUser = inUserNamespace();
-	const options = probe(root, forUser ? ["userxattr"] : []);
+	let probed: ProbedOptions | undefined;
+	const options = (): ProbedOptions => {
+		probed ??= probe(root, forUser ? ["userxattr"] : []);
+		return probed;
+	};
+	if (!lazy) {
+		options();
+	}
 	const prefix = forUser ? "user.overlay." : "trusted.overlay.";
 	const files = (id: SnapshotId): string => `${directories.path(id)}/fs`;
 	const work = (id: SnapshotId): string => `${directories.path(id)}/work`;
@@ -53,6 +62,7 @@ export function openOverlaySnapshotter({ root, pool }: OverlayOptions): Snapshot
 
 	return {
 		name: "overlayfs",
+		root,
 		whiteouts: forUser ? "overlay-user" : "overlay",
 		stacking: {
 			isPortable: (id, { signal }) =>
@@ -87,7 +97,7 @@ export function openOverlaySnapshotter({ root, pool }: OverlayOptions): Snapshot
 				{
 					type: "overlay",
 					source: "overlay",
-					options: [...options.write, `workdir=${work(id)}`, `upperdir=${files(id)}`, lower(parents)],
+					options: [...options().write, `workdir=${work(id)}`, `upperdir=${files(id)}`, lower(parents)],
 				},
 			];
 		},
@@ -101,7 +111,7 @@ export function openOverlaySnapshotter({ root, pool }: OverlayOptions): Snapshot
 			}
 			// A lone layer of changes needs something below it: overlayfs then hides whiteouts and its own attributes.
 			const stack = more.length === 0 ? `${lower(layers)}:${empty}` : lower(layers);
-			return [{ type: "overlay", source: "overlay", options: ["ro", ...options.read, stack] }];
+			return [{ type: "overlay", source: "overlay", options: ["ro", ...options().read, stack] }];
 		},
 		layer: (id) => ({ kind: "changes", dir: files(id) }),
 		usage: directories.usage,

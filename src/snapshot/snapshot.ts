@@ -19,6 +19,8 @@ export type SnapshotId = string & { readonly [snapshotIdBrand]: true };
  */
 export interface Snapshotter {
 	readonly name: "overlayfs" | "native";
+	/** The directory that has all of it. */
+	readonly root: string;
 	/** What extraction of a layer into `layer().dir` must do with deletions. */
 	readonly whiteouts: "overlay" | "overlay-user" | "apply";
 	/** Absent where snapshots are whole trees, so that a stack in another order must be made by applying layers. */

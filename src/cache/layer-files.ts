@@ -1,0 +1,486 @@
+import { createReadStream, rmSync } from "node:fs";
+import type { Archiver, ByteSource, LayerBlob as WrittenBlob } from "../archive/archive.ts";
+import { createLimit, type Limit } from "../async/limit.ts";
+import { createSingleFlight, type SingleFlight } from "../async/single-flight.ts";
+import type { ContentProvider, ContentStore, LocalContent, ReadOptions } from "../content/content.ts";
+import { hasCode, SlipwayError, toError, wrap } from "../errors/errors.ts";
+import type { Descriptor } from "../oci/descriptor.ts";
+import { type Digest, isDigest } from "../oci/digest.ts";
+import { compressionOf, layerMediaType } from "../oci/media-types.ts";
+import type { SnapshotId, Snapshotter } from "../snapshot/snapshot.ts";
+import type { MountSpec } from "../sys/sys.ts";
+import type { BlobOptions, LayerBlob, RefWorkOptions } from "./cache.ts";
+import { countChunks, reportSpan } from "./layer-progress.ts";
+import { type CacheRecord, layersBetween, layersOf, newSnapshotId } from "./record.ts";
+import type { RecordTable } from "./record-table.ts";
+import type { TemporaryMounts } from "./temporary-mounts.ts";
+
+export interface LayerFilesOptions {
+	readonly table: RecordTable;
+	readonly content: ContentStore & Partial<LocalContent>;
+	readonly snapshotter: Snapshotter;
+	readonly archiver: Archiver;
+	readonly mounts: TemporaryMounts;
+	/** For blobs, if the content store keeps no files. */
+	readonly temporaryPath: () => string;
+	readonly changed: () => void;
+	readonly warn: (message: string) => void;
+}
+
+/** Registries and disks gain nothing from more. */
+const maxDownloads = 6;
+
+/**
+ * Makes the files of records real, and blobs from files: each piece of work once, however many ask for it at the same time.
+ * Layers of one image are downloaded in parallel; a layer is unpacked when those below it are.
+ */
+export class LayerFiles {
+	readonly #options: LayerFilesOptions;
+	readonly #flights: SingleFlight<string, unknown> = createSingleFlight();
+	readonly #downloads: Limit = createLimit(maxDownloads);
+
+	constructor(options: LayerFilesOptions) {
+		this.#options = options;
+	}
+
+	/** True if `stack` can be called. */
+	isReal(record: CacheRecord): boolean {
+		if (this.#ownsFiles(record)) {
+			const below = record.kind === "layer" ? record.parents[0] : undefined;
+			return record.snapshot !== undefined && (below === undefined || this.isReal(below));
+		}
+		const layers = layersOf(record);
+		return layers.every(
+			(layer, index) =>
+				this.isReal(layer) && (layer.portable !== undefined || standsOn(layer, layers.slice(0, index))),
+		);
+	}
+
+	/** The snapshots that together are the record's tree, lowest first. The record is real. */
+	stack(record: CacheRecord | undefined): readonly SnapshotId[] {
+		if (record === undefined) {
+			return [];
+		}
+		if (this.#options.snapshotter.stacking === undefined) {
+			return [snapshotOf(record)];
+		}
+		if (record.kind === "layer") {
+			return [...this.stack(record.parents[0]), snapshotOf(record)];
+		}
+		if (this.#ownsFiles(record)) {
+			return [snapshotOf(record)];
+		}
+		const layers = layersOf(record);
+		return layers.map((layer, index) =>
+			standsOn(layer, layers.slice(0, index)) ? snapshotOf(layer) : (layer.portable ?? snapshotOf(layer)),
+		);
+	}
+
+	view(record: CacheRecord | undefined): readonly MountSpec[] {
+		return this.#options.snapshotter.view(this.stack(record));
+	}
+
+	/** Fetches and unpacks whatever is missing of the record's tree. */
+	async makeReal(record: CacheRecord | undefined, options: RefWorkOptions): Promise<void> {
+		if (record === undefined || this.isReal(record)) {
+			return;
+		}
+		const work = (signal: AbortSignal): Promise<void> => {
+			const inner = { ...options, signal };
+			if (record.kind === "layer") {
+				return this.#unpack(record, inner);
+			}
+			if (this.#options.snapshotter.stacking === undefined) {
+				return this.#buildTree(record, inner);
+			}
+			return this.#ownsFiles(record) ? this.#buildDiff(record, inner) : this.#prepareStack(record, inner);
+		};
+		await this.#flights.run(`real ${record.id}`, work, options);
+	}
+
+	/** The blobs of the record's layers, lowest first. */
+	async blobs(record: CacheRecord, options: BlobOptions): Promise<readonly LayerBlob[]> {
+		return Promise.all(layersOf(record).map((layer) => this.#blob(layer, options)));
+	}
+
+	/** True if the bytes of a layer can be had in some way: as files, or as a blob here or elsewhere. */
+	async isAvailable(layer: CacheRecord): Promise<boolean> {
+		if (layer.snapshot !== undefined || layer.origins.length > 0) {
+			return true;
+		}
+		for (const digest of layer.blobs.keys()) {
+			if ((await this.#options.content.info(digest)) !== undefined) {
+				return true;
+			}
+		}
+		return false;
+	}
+
+	/** Reads a layer's blob from here, or from where it can be fetched. */
+	provider(layer: CacheRecord): ContentProvider {
+		return { read: (descriptor, options) => this.#readAnywhere(layer, descriptor, options) };
+	}
+
+	#ownsFiles(record: CacheRecord): boolean {
+		if (record.kind === "layer" || this.#options.snapshotter.stacking === undefined) {
+			return true;
+		}
+		return record.kind === "diff" && layersBetween(record.parents[0], record.parents[1]) === undefined;
+	}
+
+	/** A layer of an image: its blob, and then its files on top of those of its parents. */
+	async #unpack(layer: CacheRecord, options: RefWorkOptions): Promise<void> {
+		const [parent] = layer.parents;
+		if (layer.snapshot !== undefined) {
+			// Only something below was lost.
+			await this.makeReal(parent, options);
+			return;
+		}
+		const [descriptor] = await Promise.all([this.#fetch(layer, options), this.makeReal(parent, options)]);
+		const parents = this.stack(parent);
+		await reportSpan(layer, options, `extracting ${descriptor.digest}`, "extract", () =>
+			this.#extract(layer, { blobs: [{ layer, descriptor }], parents, detached: false }, options),
+		);
+	}
+
+	/** The difference of two trees that have no layers in common: a layer of changes, made by comparing them. */
+	async #buildDiff(record: CacheRecord, options: RefWorkOptions): Promise<void> {
+		const descriptor = await this.#writeBlob(record, {
+			...options,
+			compression: "uncompressed",
+			force: false,
+		});
+		await this.#extract(
+			record,
+			{ blobs: [{ layer: record, descriptor }], parents: [], detached: true },
+			options,
+		);
+	}
+
+	/** Layers in a new order, each fit to stand there. */
+	async #prepareStack(record: CacheRecord, options: RefWorkOptions): Promise<void> {
+		const { stacking, snapshotter } = { ...this.#options, stacking: this.#options.snapshotter.stacking };
+		const layers = layersOf(record);
+		await Promise.all(layers.map((layer) => this.makeReal(layer, options)));
+		for (const [index, layer] of layers.entries()) {
+			if (stacking === undefined || layer.portable !== undefined || standsOn(layer, layers.slice(0, index))) {
+				continue;
+			}
+			const prepare = async (signal: AbortSignal): Promise<void> => {
+				const from = snapshotOf(layer);
+				// Without parents and not made by comparing, overlayfs was never in between.
+				const plain = layer.kind === "layer" && layer.parents[0] === undefined;
+				if (plain || (await stacking.isPortable(from, { signal }))) {
+					layer.portable = from;
+				} else {
+					const id = newSnapshotId();
+					const below = layer.parents[0];
+					await this.#options.mounts.use(snapshotter.view(this.stack(below)), (base) =>
+						stacking.makePortable({ id, from, base, signal }),
+					);
+					layer.portable = id;
+					layer.size = undefined;
+				}
+				this.#options.table.save(layer);
+			};
+			await this.#flights.run(`portable ${layer.id}`, prepare, options);
+		}
+	}
+
+	/** Where snapshots are whole trees, a merge or diff is made by applying its layers one after the other. */
+	async #buildTree(record: CacheRecord, options: RefWorkOptions): Promise<void> {
+		const first = record.kind === "merge" ? record.parents[0] : undefined;
+		const lower = layersOf(first);
+		const all = layersOf(record);
+		// The first tree is a beginning only if no layer of it was taken up further above.
+		const shared = lower.every((layer, index) => layer === all[index]);
+		if (record.kind === "diff" && all[0] === record) {
+			await this.#buildDiff(record, options);
+			return;
+		}
+		const layers = shared ? all.slice(lower.length) : all;
+		if (shared) {
+			await this.makeReal(first, options);
+		}
+		const blobs = await Promise.all(
+			layers.map(async (layer) => ({ layer, descriptor: await this.#anyBlob(layer, options) })),
+		);
+		const parents = shared && first !== undefined ? this.stack(first) : [];
+		await this.#extract(record, { blobs, parents, detached: false }, options);
+	}
+
+	async #extract(
+		record: CacheRecord,
+		from: {
+			readonly blobs: readonly { readonly layer: CacheRecord; readonly descriptor: Descriptor }[];
+			readonly parents: readonly SnapshotId[];
+			readonly detached: boolean;
+		},
+		{ signal }: RefWorkOptions,
+	): Promise<void> {
+		const { snapshotter, archiver, mounts, table, changed } = this.#options;
+		const id = newSnapshotId();
+		const { parents, detached } = from;
+		await snapshotter.create({ id, parents, detached, signal });
+		try {
+			const { dir } = snapshotter.layer(id, parents);
+			const below = [...parents].reverse().map((parent) => snapshotter.layer(parent, []).dir);
+			const onChanges = snapshotter.stacking !== undefined && (parents.length > 0 || detached);
+			const extractInto = async (root: string, whiteouts: Snapshotter["whiteouts"]): Promise<void> => {
+				for (const { layer, descriptor } of from.blobs) {
+					const source = this.#source(layer, descriptor, signal);
+					const { digest, size } = descriptor;
+					const expected = { digest, size, ...(layer.diffId === undefined ? {} : { diffId: layer.diffId }) };
+					const request = { source, root, whiteouts, expected };
+					await archiver.extractLayer(whiteouts === "apply" ? request : { ...request, parents: below }, {
+						signal,
+					});
+				}
+			};
+			try {
+				await extractInto(dir, onChanges ? snapshotter.whiteouts : "apply");
+			} catch (thrown) {
+				if (!onChanges || parents.length === 0 || !hasCode(thrown, "not-found")) {
+					throw thrown;
+				}
+				// A hard link to a file of a layer below: only the merged tree has its target.
+				await snapshotter.remove(id);
+				await snapshotter.create({ id, parents, signal });
+				await mounts.use(snapshotter.mounts(id, parents), (root) => extractInto(root, "apply"));
+			}
+			record.snapshot = detached ? await this.#detach(id, signal) : id;
+			record.size = undefined;
+			record.writtenAt = Date.now();
+			table.save(record);
+			changed();
+		} catch (thrown) {
+			record.snapshot = undefined;
+			await snapshotter.remove(id);
+			// What does not hold what its name says must not be found again.
+			if (hasCode(thrown, "data-loss")) {
+				for (const { descriptor } of from.blobs) {
+					await this.#options.content.delete(descriptor.digest);
+				}
+			}
+			const names = from.blobs.map(({ descriptor }) => descriptor.digest).join(", ");
+			throw wrap(thrown, `failed to extract layer ${names}`);
+		}
+		// From now on the files are enough.
+		record.origins.length = 0;
+	}
+
+	/** Changes without a tree of their own must say where they have whiteouts, or overlayfs would show them. */
+	async #detach(id: SnapshotId, signal: AbortSignal): Promise<SnapshotId> {
+		const { snapshotter } = this.#options;
+		const { stacking } = snapshotter;
+		if (stacking === undefined || (await stacking.isPortable(id, { signal }))) {
+			return id;
+		}
+		const made = newSnapshotId();
+		await stacking.makePortable({ id: made, from: id, base: undefined, signal });
+		await snapshotter.remove(id);
+		return made;
+	}
+
+	#source(layer: CacheRecord, descriptor: Descriptor, signal: AbortSignal): ByteSource {
+		const path = this.#options.content.path?.(descriptor.digest);
+		return path === undefined
+			? { kind: "stream", chunks: this.#readAnywhere(layer, descriptor, { signal }) }
+			: { kind: "file", path };
+	}
+
+	/** Brings one of the layer's blobs here. */
+	async #fetch(layer: CacheRecord, options: RefWorkOptions): Promise<Descriptor> {
+		const { content } = this.#options;
+		for (const descriptor of layer.blobs.values()) {
+			if ((await content.info(descriptor.digest)) !== undefined) {
+				return descriptor;
+			}
+		}
+		let failure: unknown;
+		for (const descriptor of layer.blobs.values()) {
+			for (const { provider } of [...layer.origins]) {
+				try {
+					using _slot = await this.#downloads.acquire(options);
+					const chunks = provider.read(descriptor, options);
+					await content.write(countChunks(chunks, layer, options, descriptor), {
+						expected: { digest: descriptor.digest, size: descriptor.size },
+						signal: options.signal,
+					});
+					return descriptor;
+				} catch (thrown) {
+					if (options.signal.aborted) {
+						throw toError(options.signal.reason);
+					}
+					failure ??= thrown;
+				}
+			}
+		}
+		throw failure === undefined
+			? new SlipwayError("not-found", `files of layer ${layer.id} are gone and nobody can provide them`)
+			: wrap(failure, `failed to copy layer ${[...layer.blobs.keys()].join(", ")}`);
+	}
+
+	async #blob(layer: CacheRecord, options: BlobOptions): Promise<LayerBlob> {
+		const wanted = (descriptor: Descriptor): boolean =>
+			compressionOf(descriptor.mediaType) === options.compression;
+		const known = await this.#reachableBlobs(layer);
+		let descriptor = known.find(wanted) ?? (options.force ? undefined : known[0]);
+		descriptor ??= (await this.#flights.run(
+			`blob ${layer.id} ${options.compression} ${options.level ?? ""}`,
+			(signal) => this.#writeBlob(layer, { ...options, signal }),
+			options,
+		)) as Descriptor;
+		if (layer.diffId === undefined) {
+			throw new SlipwayError("internal", `layer ${layer.id} has a blob without a diff id`);
+		}
+		return {
+			descriptor,
+			diffId: layer.diffId,
+			createdAt: layer.createdAt,
+			description: layer.description,
+			provider: this.provider(layer),
+		};
+	}
+
+	/** Blobs whose bytes can be had, those that are here first. */
+	async #reachableBlobs(layer: CacheRecord): Promise<readonly Descriptor[]> {
+		const here: Descriptor[] = [];
+		const elsewhere: Descriptor[] = [];
+		for (const descriptor of layer.blobs.values()) {
+			const local = (await this.#options.content.info(descriptor.digest)) !== undefined;
+			(local ? here : elsewhere).push(descriptor);
+		}
+		return layer.origins.length > 0 ? [...here, ...elsewhere] : here;
+	}
+
+	/** A blob whose bytes are here, in whatever compression. */
+	async #anyBlob(layer: CacheRecord, options: RefWorkOptions): Promise<Descriptor> {
+		const [known] = await this.#reachableBlobs(layer);
+		return known === undefined
+			? (await this.#blob(layer, { ...options, compression: "uncompressed", force: false })).descriptor
+			: this.#fetch(layer, options);
+	}
+
+	/** From a blob of another compression, or from files. */
+	async #writeBlob(layer: CacheRecord, options: BlobOptions): Promise<Descriptor> {
+		const { archiver, content, table } = this.#options;
+		const { signal, level } = options;
+		const compression = { kind: options.compression, ...(level === undefined ? {} : { level }) };
+		const dest = content.temporaryPath?.() ?? this.#options.temporaryPath();
+		let written: WrittenBlob;
+		const [other] = await this.#reachableBlobs(layer);
+		if (other !== undefined) {
+			const descriptor = await this.#fetch(layer, options);
+			written = await archiver.convertLayer(
+				{
+					source: this.#source(layer, descriptor, signal),
+					dest,
+					compression,
+					expected: { digest: descriptor.digest, size: descriptor.size },
+				},
+				{ signal },
+			);
+		} else {
+			written = await this.#writeFiles(layer, dest, compression, options);
+		}
+		if (!isDigest(written.digest) || !isDigest(written.diffId)) {
+			throw new SlipwayError("internal", `layer writer gave an invalid digest for layer ${layer.id}`);
+		}
+		const descriptor: Descriptor = {
+			mediaType: layerMediaType(options.compression, "oci"),
+			digest: written.digest,
+			size: written.size,
+		};
+		await this.#adopt(dest, descriptor, signal);
+		table.transaction(() => {
+			layer.size = undefined;
+			table.addBlob(layer, descriptor);
+			if (layer.diffId === undefined) {
+				table.setDiffId(layer, written.diffId as Digest);
+			} else {
+				table.save(layer);
+			}
+		});
+		return descriptor;
+	}
+
+	async #writeFiles(
+		layer: CacheRecord,
+		dest: string,
+		compression: { readonly kind: BlobOptions["compression"]; readonly level?: number },
+		options: RefWorkOptions,
+	): Promise<WrittenBlob> {
+		const { archiver, mounts, snapshotter } = this.#options;
+		const { signal } = options;
+		if (layer.kind === "diff") {
+			const [lower, upper] = layer.parents;
+			await Promise.all([this.makeReal(lower, options), this.makeReal(upper, options)]);
+			return mounts.use(this.view(lower), (base) =>
+				mounts.use(this.view(upper), (target) =>
+					archiver.writeLayer({ source: { kind: "diff", target, base }, dest, compression }, { signal }),
+				),
+			);
+		}
+		await this.makeReal(layer, options);
+		const [parent] = layer.parents;
+		const files = snapshotter.layer(snapshotOf(layer), this.stack(parent));
+		if (files.kind === "tree") {
+			const { dir: target, base } = files;
+			const source = { kind: "diff", target, ...(base === undefined ? {} : { base }) } as const;
+			return archiver.writeLayer({ source, dest, compression }, { signal });
+		}
+		const upper = files.dir;
+		if (parent === undefined) {
+			return archiver.writeLayer({ source: { kind: "overlay", upper }, dest, compression }, { signal });
+		}
+		return mounts.use(this.view(parent), (base) =>
+			archiver.writeLayer({ source: { kind: "overlay", upper, base }, dest, compression }, { signal }),
+		);
+	}
+
+	async #adopt(file: string, descriptor: Descriptor, signal: AbortSignal): Promise<void> {
+		const { content } = this.#options;
+		if (content.adopt !== undefined) {
+			await content.adopt(file, descriptor);
+			return;
+		}
+		try {
+			await content.write(createReadStream(file), { expected: descriptor, signal });
+		} finally {
+			rmSync(file, { force: true });
+		}
+	}
+
+	async *#readAnywhere(
+		layer: CacheRecord,
+		descriptor: Descriptor,
+		options: ReadOptions,
+	): AsyncGenerator<Uint8Array, void> {
+		if ((await this.#options.content.info(descriptor.digest)) !== undefined) {
+			yield* this.#options.content.read(descriptor.digest, options);
+			return;
+		}
+		const [origin] = layer.origins;
+		if (origin === undefined) {
+			throw new SlipwayError("not-found", `blob ${descriptor.digest} of layer ${layer.id} is gone`);
+		}
+		yield* origin.provider.read(descriptor, options);
+	}
+}
+
+function snapshotOf(record: CacheRecord): SnapshotId {
+	if (record.snapshot === undefined) {
+		throw new SlipwayError("internal", `cache record ${record.id} is used before it has files`);
+	}
+	return record.snapshot;
+}
+
+/** True if a layer stands on just those that it was made on. */
+function standsOn(layer: CacheRecord, below: readonly CacheRecord[]): boolean {
+	if (layer.kind !== "layer") {
+		return below.length === 0;
+	}
+	const made = layersOf(layer.parents[0]);
+	return made.length === below.length && made.every((each, index) => each === below[index]);
+}

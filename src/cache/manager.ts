@@ -1,0 +1,578 @@
+import { randomBytes } from "node:crypto";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import type { Archiver } from "../archive/archive.ts";
+import { createArchiver } from "../archive/archiver.ts";
+import type { ThreadPool } from "../async/pool.ts";
+import type { ContentStore, LocalContent } from "../content/content.ts";
+import type { Database } from "../database/database.ts";
+import { SlipwayError, toError } from "../errors/errors.ts";
+import type { Digest } from "../oci/digest.ts";
+import type { SnapshotId, Snapshotter } from "../snapshot/snapshot.ts";
+import type { MountSpec } from "../sys/sys.ts";
+import type {
+	BlobOptions,
+	CacheManager,
+	CreateMutableOptions,
+	DescribeOptions,
+	FromLayersOptions,
+	ImageLayer,
+	ImmutableRef,
+	LayerBlob,
+	MutableDigests,
+	MutableRef,
+	PruneOptions,
+	RefId,
+	RefWorkOptions,
+	UsageRecord,
+} from "./cache.ts";
+import { DigestCache } from "./content-digests.ts";
+import { LayerFiles } from "./layer-files.ts";
+import {
+	type CacheRecord,
+	createRecord,
+	layersBetween,
+	layersOf,
+	type NewRecord,
+	newSnapshotId,
+} from "./record.ts";
+import { nextChainId, RecordTable } from "./record-table.ts";
+import { createImmutableRef, createMutableRef, ownSnapshots, type RefOwner, recordOf } from "./refs.ts";
+import { sweep, withDescendants } from "./sweep.ts";
+import { TemporaryMounts } from "./temporary-mounts.ts";
+import { describeRecord, isInUse, isShown, measureRecord, pruneCandidates } from "./usage.ts";
+
+export interface OpenCacheOptions {
+	/** For what is under way: mount points and half-made blobs. Empty between runs. */
+	readonly root: string;
+	readonly database: Database;
+	readonly content: ContentStore & Partial<LocalContent>;
+	readonly snapshotter: Snapshotter;
+	/** Default: one whose work is done by `pool`. */
+	readonly archiver?: Archiver;
+	readonly pool: ThreadPool;
+	/** Damage that was found and became a miss. */
+	readonly warn: (message: string) => void;
+	/** Blobs that others than the cache need: kept images, build history. Default: none. */
+	readonly keepsBlob?: (digest: Digest) => boolean;
+	/** Whether the layers with these diff ids belong to a kept image, for `shared` in `du`. Default: none. */
+	readonly isShared?: (diffIds: readonly Digest[]) => boolean;
+	/** Identifies this run of the machine; default: the kernel's boot id. */
+	readonly bootId?: string;
+}
+
+/** Opens the cache, after bringing records and files together. */
+export async function openCache(options: OpenCacheOptions): Promise<CacheManager> {
+	mkdirSync(options.root, { recursive: true, mode: 0o700 });
+	rmSync(`${options.root}/blobs`, { recursive: true, force: true });
+	const mounts = new TemporaryMounts(`${options.root}/mounts`);
+	const table = new RecordTable(options.database);
+	const bootId = options.bootId ?? readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
+	const sameBoot = table.getState("boot") === bootId;
+	const unnamed = await sweep({
+		table,
+		content: options.content,
+		snapshotter: options.snapshotter,
+		keepsBlob: options.keepsBlob ?? (() => false),
+		lostSince: sameBoot ? undefined : Number(table.getState("synced") ?? 0),
+		warn: options.warn,
+	});
+	if (!sameBoot) {
+		table.setState("boot", bootId);
+	}
+	return new Manager(options, table, mounts, unnamed);
+}
+
+/** The disk is told to take what was written this long after the first write: often enough, and seldom beside a build step. */
+const syncDelayMs = 10_000;
+
+class Manager implements CacheManager, RefOwner {
+	readonly #options: OpenCacheOptions;
+	readonly #table: RecordTable;
+	readonly #files: LayerFiles;
+	readonly #digests: DigestCache;
+	readonly #closing = new AbortController();
+	/** Removals that nobody waits for. */
+	readonly #background = new Set<Promise<void>>();
+	#syncTimer: NodeJS.Timeout | undefined;
+
+	constructor(
+		options: OpenCacheOptions,
+		table: RecordTable,
+		mounts: TemporaryMounts,
+		unnamed: readonly SnapshotId[],
+	) {
+		this.#options = options;
+		this.#table = table;
+		const { content, snapshotter, pool, database, warn } = options;
+		this.#files = new LayerFiles({
+			table,
+			content,
+			snapshotter,
+			archiver: options.archiver ?? createArchiver(pool),
+			mounts,
+			temporaryPath: () => {
+				mkdirSync(`${options.root}/blobs`, { recursive: true });
+				return `${options.root}/blobs/${randomBytes(8).toString("hex")}`;
+			},
+			changed: () => this.#scheduleSync(),
+			warn,
+		});
+		this.#digests = new DigestCache({ database, pool, mounts, warn });
+		this.#removeSnapshots(unnamed);
+	}
+
+	async createMutable(options: CreateMutableOptions): Promise<MutableRef> {
+		const { snapshotter } = this.#options;
+		const { signal } = options;
+		const parent = options.parent === undefined ? undefined : recordOf(options.parent);
+		await this.#files.makeReal(parent, options);
+		this.#finalize(parent);
+		const snapshot = newSnapshotId();
+		await snapshotter.create({ id: snapshot, parents: this.#files.stack(parent), signal });
+		const record = this.#add({
+			...described(options),
+			kind: "layer",
+			parents: parent === undefined ? [] : [parent],
+			mutable: true,
+			retain: options.retain ?? false,
+			snapshot,
+		});
+		record.handles++;
+		if (record.retain) {
+			this.#digests.beginWriting(record.id);
+		}
+		return createMutableRef(this, record);
+	}
+
+	async getMutable(id: RefId): Promise<MutableRef | undefined> {
+		const record = this.#table.get(id);
+		if (record === undefined || !record.mutable) {
+			return undefined;
+		}
+		const { twin } = record;
+		if (record.handles > 0 || (twin !== undefined && (twin.handles > 0 || twin.children.size > 0))) {
+			throw new SlipwayError("failed-precondition", `cache record ${id} is locked`);
+		}
+		if (record.snapshot === undefined || !this.#options.snapshotter.exists(record.snapshot)) {
+			this.#options.warn(`files of cache record ${id} (${record.description}) are gone`);
+			await this.#remove(withDescendants([record]));
+			return undefined;
+		}
+		if (twin !== undefined) {
+			await this.#remove([twin]);
+		}
+		record.handles++;
+		record.size = undefined;
+		this.#table.save(record);
+		this.#digests.beginWriting(record.id);
+		return createMutableRef(this, record);
+	}
+
+	async get(id: RefId): Promise<ImmutableRef | undefined> {
+		const record = this.#table.get(id);
+		if (record === undefined || record.mutable || !(await this.#isWhole(record)) || record.removed) {
+			return undefined;
+		}
+		return this.hold(record);
+	}
+
+	has(id: RefId): boolean {
+		const record = this.#table.get(id);
+		return record !== undefined && !record.mutable;
+	}
+
+	async fromLayers(
+		layers: readonly ImageLayer[],
+		options: FromLayersOptions,
+	): Promise<ImmutableRef | undefined> {
+		options.signal.throwIfAborted();
+		const { provider, progress, vertex } = options;
+		const origin = { provider, progress, vertex };
+		let top: CacheRecord | undefined;
+		this.#table.transaction(() => {
+			let chainId: Digest | undefined;
+			for (const layer of layers) {
+				chainId = nextChainId(chainId, layer.diffId);
+				let record = this.#table.byChain(chainId);
+				if (record === undefined) {
+					record = this.#add({
+						...described(options),
+						kind: "layer",
+						parents: top === undefined ? [] : [top],
+						diffId: layer.diffId,
+						...(layer.createdAt === undefined ? {} : { createdAt: layer.createdAt }),
+						...(layer.description === undefined ? {} : { description: layer.description }),
+					});
+				}
+				if (!record.blobs.has(layer.descriptor.digest)) {
+					this.#table.addBlob(record, layer.descriptor);
+					record.size = undefined;
+				}
+				// The newest is asked first: its session is alive.
+				record.origins.unshift(origin);
+				record.origins.length = Math.min(record.origins.length, maxOrigins);
+				top = record;
+			}
+		});
+		return top === undefined ? undefined : this.hold(top);
+	}
+
+	async merge(refs: readonly ImmutableRef[], options: DescribeOptions): Promise<ImmutableRef | undefined> {
+		options.signal.throwIfAborted();
+		const parents = refs.map(recordOf);
+		const [only, ...more] = parents;
+		if (only === undefined || more.length === 0) {
+			return only === undefined ? undefined : this.hold(only);
+		}
+		for (const parent of parents) {
+			this.#finalize(parent);
+		}
+		return this.hold(this.#add({ ...described(options), kind: "merge", parents }));
+	}
+
+	async diff(
+		lower: ImmutableRef | undefined,
+		upper: ImmutableRef | undefined,
+		options: DescribeOptions,
+	): Promise<ImmutableRef | undefined> {
+		options.signal.throwIfAborted();
+		const parents = [lower, upper].map((ref) => (ref === undefined ? undefined : recordOf(ref)));
+		const [below, above] = parents;
+		if (layersOf(below).length === 0) {
+			return above === undefined ? undefined : this.hold(above);
+		}
+		if (layersBetween(below, above)?.length === 0) {
+			return undefined;
+		}
+		for (const parent of parents) {
+			this.#finalize(parent);
+		}
+		return this.hold(this.#add({ ...described(options), kind: "diff", parents }));
+	}
+
+	search(index: string): readonly RefId[] {
+		return this.#table.search(index);
+	}
+
+	async usage({ signal }: { readonly signal: AbortSignal }): Promise<readonly UsageRecord[]> {
+		const shown = [...this.#table.all()].filter(isShown);
+		const answer: UsageRecord[] = [];
+		for (const record of shown) {
+			signal.throwIfAborted();
+			const writing = record.mutable && record.handles > 0;
+			const usage = writing ? { bytes: 0, inodes: 0 } : await this.#measure(record, signal);
+			answer.push(describeRecord(record, usage, { inUse: isInUse(record), shared: this.#isShared(record) }));
+		}
+		return answer;
+	}
+
+	async *prune(options: PruneOptions): AsyncGenerator<UsageRecord, void> {
+		const { signal, keepBytes } = options;
+		let used = keepBytes === undefined ? 0 : await this.#usedBytes(signal);
+		const skipped = new Set<CacheRecord>();
+		for (;;) {
+			signal.throwIfAborted();
+			if (keepBytes !== undefined && used <= keepBytes) {
+				return;
+			}
+			const candidates = pruneCandidates(
+				this.#table.all(),
+				(record) => this.#isShared(record),
+				options,
+				Date.now(),
+			).filter((record) => !skipped.has(record));
+			if (candidates.length === 0) {
+				return;
+			}
+			for (const record of candidates) {
+				if (keepBytes !== undefined && used <= keepBytes) {
+					return;
+				}
+				signal.throwIfAborted();
+				const usage = await this.#measure(record, signal);
+				const line = describeRecord(record, usage, { inUse: false, shared: this.#isShared(record) });
+				if (options.matches?.(line) === false) {
+					skipped.add(record);
+					continue;
+				}
+				// Somebody may have taken it while it was measured.
+				if (record.removed || isInUse(record) || record.children.size > 0 || !isShown(record)) {
+					continue;
+				}
+				await this.#remove(withDescendants([record]));
+				used -= usage.bytes;
+				yield line;
+			}
+		}
+	}
+
+	async [Symbol.asyncDispose](): Promise<void> {
+		this.#closing.abort(new SlipwayError("unavailable", "cache is closed"));
+		clearTimeout(this.#syncTimer);
+		this.#digests.save();
+		await Promise.all(this.#background);
+	}
+
+	// What handles ask for.
+
+	hold(record: CacheRecord): ImmutableRef {
+		record.handles++;
+		return createImmutableRef(this, record);
+	}
+
+	async release(record: CacheRecord): Promise<void> {
+		record.handles--;
+		if (record.handles > 0 || record.removed) {
+			return;
+		}
+		if (record.mutable && !record.retain) {
+			await this.#remove([record]);
+			return;
+		}
+		if (record.mutable) {
+			// The writer gave up: what it changed is not known.
+			this.#digests.delete([record.id]);
+		}
+		record.usageCount++;
+		record.lastUsedAt = Date.now();
+		this.#table.save(record);
+		// A provider that nobody holds any more may be a session that has ended.
+		for (const layer of layersOf(record)) {
+			if (layer.origins.length > 0 && !isInUse(layer)) {
+				layer.origins.length = 0;
+			}
+		}
+	}
+
+	async discard(record: CacheRecord): Promise<void> {
+		record.handles--;
+		await this.#remove(withDescendants([record]));
+	}
+
+	commit(record: CacheRecord): ImmutableRef {
+		record.handles--;
+		this.#digests.endWriting(record.id);
+		record.mutable = false;
+		record.retain = false;
+		record.writtenAt = Date.now();
+		record.size = undefined;
+		this.#table.save(record);
+		this.#scheduleSync();
+		return this.hold(record);
+	}
+
+	freeze(record: CacheRecord): ImmutableRef {
+		record.handles--;
+		this.#digests.endWriting(record.id);
+		const { kind, parents, snapshot, description, recordType } = record;
+		const writtenAt = Date.now();
+		const twin = createRecord({
+			kind,
+			parents,
+			snapshot,
+			description,
+			recordType,
+			createdAt: writtenAt,
+			writtenAt,
+			size: { bytes: 0, inodes: 0 },
+		});
+		twin.twin = record;
+		record.writtenAt = writtenAt;
+		record.retain = true;
+		record.size = undefined;
+		this.#table.transaction(() => {
+			this.#table.add(twin);
+			record.twin = twin;
+			this.#table.save(record);
+		});
+		this.#scheduleSync();
+		return this.hold(twin);
+	}
+
+	isReal(record: CacheRecord): boolean {
+		return this.#files.isReal(record);
+	}
+
+	async mounts(record: CacheRecord, options: RefWorkOptions): Promise<readonly MountSpec[]> {
+		await this.#files.makeReal(record, options);
+		return this.#files.view(record);
+	}
+
+	mutableMounts(record: CacheRecord): readonly MountSpec[] {
+		return this.#options.snapshotter.mounts(this.#snapshotOf(record), this.#files.stack(record.parents[0]));
+	}
+
+	directory(record: CacheRecord): string {
+		return this.#options.snapshotter.layer(this.#snapshotOf(record), []).dir;
+	}
+
+	blobs(record: CacheRecord, options: BlobOptions): Promise<readonly LayerBlob[]> {
+		return this.#files.blobs(record, options);
+	}
+
+	digests(record: CacheRecord): MutableDigests {
+		return this.#digests.of(digestKey(record), (options) => this.mounts(record, options));
+	}
+
+	getMetadata(record: CacheRecord, key: string): string | undefined {
+		return this.#table.getMetadata(record.id, key);
+	}
+
+	setMetadata(record: CacheRecord, key: string, value: string | undefined): void {
+		this.#table.setMetadata(record.id, key, value);
+	}
+
+	setIndex(record: CacheRecord, index: string): void {
+		this.#table.setIndex(record.id, index);
+	}
+
+	#add(record: NewRecord): CacheRecord {
+		const made = createRecord(record);
+		this.#table.add(made);
+		return made;
+	}
+
+	#snapshotOf(record: CacheRecord): SnapshotId {
+		if (record.snapshot === undefined) {
+			throw new SlipwayError("internal", `mutable cache record ${record.id} has no files`);
+		}
+		return record.snapshot;
+	}
+
+	/** Something is built on the record: it becomes the only owner of its files, and nobody syncs into them again. */
+	#finalize(record: CacheRecord | undefined): void {
+		const twin = record?.twin;
+		if (record === undefined || twin === undefined) {
+			return;
+		}
+		record.size = undefined;
+		this.#digests.rename(twin.id, record.id);
+		this.#table.transaction(() => {
+			this.#table.remove([twin]);
+			this.#table.save(record);
+		});
+	}
+
+	/**
+	 * False if the tree cannot be made: nobody provides its lazy layers at present, or, with a warning, files are gone that
+	 * cannot be made again, which ends the record.
+	 */
+	async #isWhole(record: CacheRecord): Promise<boolean> {
+		const { snapshotter, warn } = this.#options;
+		const layers = layersOf(record);
+		for (const part of new Set([...layers, record])) {
+			let damaged = false;
+			if (part.snapshot !== undefined && !snapshotter.exists(part.snapshot)) {
+				damaged = true;
+				warn(`files of cache record ${part.id} (${part.description}) are gone`);
+				part.snapshot = undefined;
+				part.portable = undefined;
+				part.size = undefined;
+				this.#table.save(part);
+			}
+			if (part.kind !== "layer" || (await this.#files.isAvailable(part))) {
+				continue;
+			}
+			const lost = damaged ? withDescendants([part]) : [];
+			if (lost.every((each) => each.handles === 0)) {
+				await this.#remove(lost);
+			}
+			return false;
+		}
+		return true;
+	}
+
+	#isShared(record: CacheRecord): boolean {
+		const { isShared } = this.#options;
+		const diffIds = isShared === undefined ? [] : layersOf(record).flatMap((layer) => layer.diffId ?? []);
+		return isShared !== undefined && diffIds.length > 0 && isShared(diffIds);
+	}
+
+	async #measure(record: CacheRecord, signal: AbortSignal): Promise<{ bytes: number; inodes: number }> {
+		const { content, snapshotter } = this.#options;
+		return measureRecord(record, { table: this.#table, content, snapshotter }, signal);
+	}
+
+	async #usedBytes(signal: AbortSignal): Promise<number> {
+		const records = await this.usage({ signal });
+		return records.reduce((sum, record) => sum + (record.shared ? 0 : record.bytes), 0);
+	}
+
+	/** Records first, files after: what is left by a crash in between is swept. */
+	async #remove(records: readonly CacheRecord[]): Promise<void> {
+		const snapshots = records.flatMap(ownSnapshots);
+		const blobs = new Map(
+			records.flatMap((record) => [...record.blobs.keys()].map((digest) => [digest, record] as const)),
+		);
+		const others = records.flatMap((record) =>
+			[...record.blobs.keys()].flatMap((digest) => this.#table.blobOwners(digest)),
+		);
+		const keys = records.filter((record) => record.mutable || record.twin === undefined).map(digestKey);
+		this.#table.remove(records);
+		this.#digests.delete(keys);
+		// A blob that was counted here is now counted with its next owner.
+		for (const other of others) {
+			other.size = undefined;
+		}
+		for (const digest of blobs.keys()) {
+			if (!this.#table.hasBlob(digest) && this.#options.keepsBlob?.(digest) !== true) {
+				await this.#options.content.delete(digest);
+			}
+		}
+		await Promise.all(snapshots.map((id) => this.#removeSnapshot(id)));
+	}
+
+	#removeSnapshots(ids: readonly SnapshotId[]): void {
+		for (const id of ids) {
+			const removal = this.#removeSnapshot(id).finally(() => this.#background.delete(removal));
+			this.#background.add(removal);
+		}
+	}
+
+	/** What cannot be removed now is swept at the next start. */
+	async #removeSnapshot(id: SnapshotId): Promise<void> {
+		try {
+			await this.#options.snapshotter.remove(id);
+		} catch (thrown) {
+			this.#options.warn(`files of snapshot ${id} could not be removed: ${toError(thrown).message}`);
+		}
+	}
+
+	#scheduleSync(): void {
+		this.#syncTimer ??= setTimeout(() => {
+			this.#syncTimer = undefined;
+			const removal = this.#sync().finally(() => this.#background.delete(removal));
+			this.#background.add(removal);
+		}, syncDelayMs).unref();
+	}
+
+	/** After this a power failure loses no file that was finished before. */
+	async #sync(): Promise<void> {
+		const began = Date.now();
+		const dir = this.#options.snapshotter.root;
+		try {
+			await this.#options.pool.run("cache/sync", dir, { signal: this.#closing.signal });
+			this.#table.setState("synced", String(began));
+		} catch (thrown) {
+			if (!this.#closing.signal.aborted) {
+				this.#options.warn(`syncing ${dir} failed: ${toError(thrown).message}`);
+			}
+		}
+	}
+}
+
+/** Providers of one layer that are remembered. */
+const maxOrigins = 4;
+
+function described({
+	description,
+	recordType,
+	createdAt,
+}: DescribeOptions): Pick<NewRecord, "description" | "recordType" | "createdAt"> {
+	return { description, recordType: recordType ?? "regular", createdAt: createdAt ?? Date.now() };
+}
+
+/** Digests belong to a tree: twins have the same one, and a committed record that of its mutable time. */
+function digestKey(record: CacheRecord): string {
+	return record.kind === "layer" && record.twin !== undefined && !record.mutable ? record.twin.id : record.id;
+}

@@ -1,0 +1,358 @@
+import type { Database, Row } from "../database/database.ts";
+import type { Descriptor } from "../oci/descriptor.ts";
+import { type Digest, isDigest, sha256 } from "../oci/digest.ts";
+import type { SnapshotId } from "../snapshot/snapshot.ts";
+import type { RecordType, RefId } from "./cache.ts";
+import { type CacheRecord, createRecord, layersOf } from "./record.ts";
+
+/**
+ * All records, in memory and in the metadata database. Reading is from memory; each change is written at once. A row is
+ * deleted before the files that it names, and written after them, so that a killed process leaves files without a row,
+ * which are swept, and never a row without files.
+ */
+const schema = `
+CREATE TABLE IF NOT EXISTS cache_record (
+	id TEXT PRIMARY KEY,
+	kind TEXT NOT NULL,
+	parents TEXT NOT NULL,
+	mutable INTEGER NOT NULL,
+	retain INTEGER NOT NULL,
+	snapshot TEXT,
+	portable TEXT,
+	diff_id TEXT,
+	twin TEXT,
+	description TEXT NOT NULL,
+	record_type TEXT NOT NULL,
+	created_at REAL NOT NULL,
+	last_used_at REAL,
+	usage_count INTEGER NOT NULL,
+	bytes INTEGER,
+	inodes INTEGER,
+	written_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cache_blob (
+	record TEXT NOT NULL,
+	digest TEXT NOT NULL,
+	descriptor TEXT NOT NULL,
+	PRIMARY KEY (record, digest)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cache_metadata (
+	record TEXT NOT NULL,
+	key TEXT NOT NULL,
+	value TEXT NOT NULL,
+	PRIMARY KEY (record, key)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cache_index (
+	value TEXT NOT NULL,
+	record TEXT NOT NULL,
+	PRIMARY KEY (value, record)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS cache_index_record ON cache_index (record);
+CREATE TABLE IF NOT EXISTS cache_state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+`;
+
+export class RecordTable {
+	readonly #database: Database;
+	readonly #records = new Map<RefId, CacheRecord>();
+	readonly #byChain = new Map<Digest, CacheRecord>();
+	readonly #blobOwners = new Map<Digest, Set<CacheRecord>>();
+
+	constructor(database: Database) {
+		this.#database = database;
+		database.define(schema);
+		this.#load();
+	}
+
+	all(): Iterable<CacheRecord> {
+		return this.#records.values();
+	}
+
+	get(id: RefId): CacheRecord | undefined {
+		return this.#records.get(id);
+	}
+
+	/** The record of an image's layers up to one, by the chain ID of the OCI image spec (config.md, Layer ChainID). */
+	byChain(chainId: Digest): CacheRecord | undefined {
+		return this.#byChain.get(chainId);
+	}
+
+	hasBlob(digest: Digest): boolean {
+		return this.#blobOwners.has(digest);
+	}
+
+	/** Records that have the blob, oldest first. */
+	blobOwners(digest: Digest): readonly CacheRecord[] {
+		return [...(this.#blobOwners.get(digest) ?? [])];
+	}
+
+	add(record: CacheRecord): void {
+		this.#database.transaction(() => {
+			this.save(record);
+			for (const descriptor of record.blobs.values()) {
+				this.#writeBlob(record, descriptor);
+			}
+		});
+		this.#attach(record);
+	}
+
+	/** Several changes in one write. */
+	transaction<T>(work: () => T): T {
+		return this.#database.transaction(work);
+	}
+
+	save(record: CacheRecord): void {
+		this.#database.run(
+			`INSERT OR REPLACE INTO cache_record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			record.id,
+			record.kind,
+			record.parents.map((parent) => parent?.id ?? "-").join(" "),
+			record.mutable ? 1 : 0,
+			record.retain ? 1 : 0,
+			record.snapshot ?? null,
+			record.portable ?? null,
+			record.diffId ?? null,
+			record.twin?.id ?? null,
+			record.description,
+			record.recordType,
+			record.createdAt,
+			record.lastUsedAt ?? null,
+			record.usageCount,
+			record.size?.bytes ?? null,
+			record.size?.inodes ?? null,
+			record.writtenAt,
+		);
+	}
+
+	addBlob(record: CacheRecord, descriptor: Descriptor): void {
+		record.blobs.set(descriptor.digest, descriptor);
+		this.#writeBlob(record, descriptor);
+		this.#own(record, descriptor.digest);
+	}
+
+	/** Forgets a blob whose bytes turned out to be gone or wrong. */
+	dropBlob(record: CacheRecord, digest: Digest): void {
+		record.blobs.delete(digest);
+		this.#database.run("DELETE FROM cache_blob WHERE record = ? AND digest = ?", record.id, digest);
+		this.#disown(record, digest);
+	}
+
+	setDiffId(record: CacheRecord, diffId: Digest): void {
+		record.diffId = diffId;
+		this.save(record);
+		this.#learnChain(record);
+	}
+
+	/** Takes the records out of memory and database, children first. The caller then removes their files. */
+	remove(records: readonly CacheRecord[]): void {
+		this.#deleteRows(records.map(({ id }) => id));
+		for (const record of records) {
+			this.#detach(record);
+		}
+	}
+
+	getMetadata(id: RefId, key: string): string | undefined {
+		const row = this.#database.get("SELECT value FROM cache_metadata WHERE record = ? AND key = ?", id, key);
+		return row === undefined ? undefined : String(row["value"]);
+	}
+
+	setMetadata(id: RefId, key: string, value: string | undefined): void {
+		if (value === undefined) {
+			this.#database.run("DELETE FROM cache_metadata WHERE record = ? AND key = ?", id, key);
+		} else {
+			this.#database.run("INSERT OR REPLACE INTO cache_metadata VALUES (?, ?, ?)", id, key, value);
+		}
+	}
+
+	setIndex(id: RefId, value: string): void {
+		this.#database.run("INSERT OR IGNORE INTO cache_index VALUES (?, ?)", value, id);
+	}
+
+	/** Newest first. */
+	search(value: string): readonly RefId[] {
+		return this.#database
+			.all("SELECT record FROM cache_index WHERE value = ?", value)
+			.flatMap((row) => this.#records.get(row["record"] as RefId) ?? [])
+			.sort((a, b) => b.createdAt - a.createdAt)
+			.map((record) => record.id);
+	}
+
+	getState(key: string): string | undefined {
+		const row = this.#database.get("SELECT value FROM cache_state WHERE key = ?", key);
+		return row === undefined ? undefined : String(row["value"]);
+	}
+
+	setState(key: string, value: string): void {
+		this.#database.run("INSERT OR REPLACE INTO cache_state VALUES (?, ?)", key, value);
+	}
+
+	/** Rows whose parents are gone are left out, and deleted. */
+	#load(): void {
+		const rows = new Map(
+			this.#database.all("SELECT * FROM cache_record").map((row) => [String(row["id"]), row]),
+		);
+		const made = new Map<string, CacheRecord | undefined>();
+		const make = (id: string): CacheRecord | undefined => {
+			if (made.has(id)) {
+				return made.get(id);
+			}
+			made.set(id, undefined);
+			const row = rows.get(id);
+			if (row === undefined) {
+				return undefined;
+			}
+			const names = String(row["parents"])
+				.split(" ")
+				.filter((name) => name !== "");
+			const parents = names.map((name) => (name === "-" ? undefined : make(name)));
+			if (parents.some((parent, index) => parent === undefined && names[index] !== "-")) {
+				return undefined;
+			}
+			const record = fromRow(row, parents);
+			made.set(id, record);
+			return record;
+		};
+		for (const id of rows.keys()) {
+			make(id);
+		}
+		for (const row of this.#database.all("SELECT record, descriptor FROM cache_blob")) {
+			const descriptor = JSON.parse(String(row["descriptor"])) as Descriptor;
+			made.get(String(row["record"]))?.blobs.set(descriptor.digest, descriptor);
+		}
+		const lost: string[] = [];
+		for (const [id, record] of made) {
+			if (record === undefined) {
+				lost.push(id);
+				continue;
+			}
+			record.twin = made.get(String(rows.get(id)?.["twin"]));
+			this.#attach(record);
+		}
+		if (lost.length > 0) {
+			this.#deleteRows(lost);
+		}
+	}
+
+	#deleteRows(ids: readonly string[]): void {
+		this.#database.transaction(() => {
+			for (const id of ids) {
+				this.#database.run("DELETE FROM cache_record WHERE id = ?", id);
+				this.#database.run("DELETE FROM cache_blob WHERE record = ?", id);
+				this.#database.run("DELETE FROM cache_metadata WHERE record = ?", id);
+				this.#database.run("DELETE FROM cache_index WHERE record = ?", id);
+			}
+		});
+	}
+
+	#attach(record: CacheRecord): void {
+		this.#records.set(record.id, record);
+		for (const parent of record.parents) {
+			parent?.children.add(record);
+		}
+		for (const digest of record.blobs.keys()) {
+			this.#own(record, digest);
+		}
+		this.#learnChain(record);
+	}
+
+	#detach(record: CacheRecord): void {
+		record.removed = true;
+		this.#records.delete(record.id);
+		for (const parent of record.parents) {
+			parent?.children.delete(record);
+		}
+		for (const digest of record.blobs.keys()) {
+			this.#disown(record, digest);
+		}
+		if (record.twin !== undefined) {
+			record.twin.twin = undefined;
+			record.twin = undefined;
+		}
+		if (record.chainId !== undefined && this.#byChain.get(record.chainId) === record) {
+			this.#byChain.delete(record.chainId);
+		}
+	}
+
+	#own(record: CacheRecord, digest: Digest): void {
+		const owners = this.#blobOwners.get(digest) ?? new Set();
+		owners.add(record);
+		this.#blobOwners.set(digest, owners);
+	}
+
+	#disown(record: CacheRecord, digest: Digest): void {
+		const owners = this.#blobOwners.get(digest);
+		owners?.delete(record);
+		if (owners?.size === 0) {
+			this.#blobOwners.delete(digest);
+		}
+	}
+
+	#writeBlob(record: CacheRecord, descriptor: Descriptor): void {
+		this.#database.run(
+			"INSERT OR REPLACE INTO cache_blob VALUES (?, ?, ?)",
+			record.id,
+			descriptor.digest,
+			JSON.stringify(descriptor),
+		);
+	}
+
+	/** The chain ID of a layer, and of those above it that waited for it. */
+	#learnChain(record: CacheRecord): void {
+		if (
+			record.kind !== "layer" ||
+			record.mutable ||
+			record.diffId === undefined ||
+			record.chainId !== undefined
+		) {
+			return;
+		}
+		const [parent] = record.parents;
+		const below =
+			parent?.kind === "layer" ? parent.chainId : chainIdOf(layersOf(parent).map((layer) => layer.diffId));
+		if (parent !== undefined && below === undefined) {
+			return;
+		}
+		record.chainId = nextChainId(below, record.diffId);
+		if (!this.#byChain.has(record.chainId)) {
+			this.#byChain.set(record.chainId, record);
+		}
+		for (const child of record.children) {
+			this.#learnChain(child);
+		}
+	}
+}
+
+export function nextChainId(below: Digest | undefined, diffId: Digest): Digest {
+	return below === undefined ? diffId : sha256(`${below} ${diffId}`);
+}
+
+function chainIdOf(diffIds: readonly (Digest | undefined)[]): Digest | undefined {
+	let chain: Digest | undefined;
+	for (const diffId of diffIds) {
+		if (diffId === undefined) {
+			return undefined;
+		}
+		chain = nextChainId(chain, diffId);
+	}
+	return chain;
+}
+
+function fromRow(row: Row, parents: CacheRecord["parents"]): CacheRecord {
+	const diffId = row["diff_id"];
+	return createRecord({
+		id: row["id"] as RefId,
+		kind: row["kind"] as CacheRecord["kind"],
+		parents,
+		mutable: row["mutable"] === 1,
+		retain: row["retain"] === 1,
+		snapshot: (row["snapshot"] ?? undefined) as SnapshotId | undefined,
+		portable: (row["portable"] ?? undefined) as SnapshotId | undefined,
+		diffId: typeof diffId === "string" && isDigest(diffId) ? diffId : undefined,
+		description: String(row["description"]),
+		recordType: row["record_type"] as RecordType,
+		createdAt: Number(row["created_at"]),
+		writtenAt: Number(row["written_at"]),
+		lastUsedAt: row["last_used_at"] === null ? undefined : Number(row["last_used_at"]),
+		usageCount: Number(row["usage_count"]),
+		size: row["bytes"] === null ? undefined : { bytes: Number(row["bytes"]), inodes: Number(row["inodes"]) },
+	});
+}
