@@ -27,7 +27,7 @@ export interface BlobInfo {
 
 export interface ContentStore extends ContentReader {
 	/**
-	 * Writes a blob from its chunks. `expected` is judged at the end (and `size` while writing, so that a peer can't
+	 * Writes a blob from its chunks, which the source must not change afterwards. `expected` is judged at the end (and `size` while writing, so that a peer can't
 	 * send without end): a difference throws `data-loss` and leaves nothing. A blob that is there already is not
 	 * written again. Concurrent writes of the same digest are allowed; one of them stays.
 	 */
@@ -52,7 +52,10 @@ export interface LocalContent {
 	adopt(file: string, info: BlobInfo): Promise<void>;
 }
 
-/** Where the bytes of a descriptor can be had, perhaps from far away. */
+/**
+ * Where the bytes of a descriptor can be had, perhaps from far away. Exactly `size` bytes or an error; whether they have the digest is
+ * for the reader to find out, who hashes what he writes or unpacks anyway.
+ */
 export interface ContentProvider {
 	read(descriptor: Descriptor, options: ReadOptions): AsyncIterable<Uint8Array>;
 }
