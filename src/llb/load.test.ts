@@ -197,13 +197,13 @@ describe("load", () => {
 		assert.equal(ops.size, 2);
 	});
 
-	test("100,000 ops in a chain, and names that double with each", () => {
+	test("20,000 ops in a chain, and names that double with each", () => {
 		let state = busybox;
-		for (let step = 0; step < 100_000; step++) {
+		for (let step = 0; step < 20_000; step++) {
 			state = step % 2 === 0 ? state.file(rm(`/${step}`)) : state.withOutput(merge([state, state]).output);
 		}
 		const { ops, root } = load(state.marshal());
-		assert.equal(ops.size, 100_001);
+		assert.equal(ops.size, 20_001);
 		assert.ok((ops.get(root.digest)?.name.length ?? 0) <= 4096);
 	});
 });

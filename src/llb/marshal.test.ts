@@ -35,12 +35,6 @@ interface Case {
 
 const busybox = image("busybox");
 const src = local("src");
-const gitHub = {
-	scheme: "https",
-	host: "github.com",
-	path: "/moby/buildkit.git",
-	remote: "https://github.com/moby/buildkit.git",
-};
 const createdNs = 1_700_000_000_123_456_789n;
 const run = (state: State, ...args: readonly string[]) => state.run({ args }).root;
 const r1 = run(busybox, "1");
@@ -85,7 +79,7 @@ const cases: Readonly<Record<string, Case>> = {
 	},
 	"oci-blob": { state: ociLayoutBlob(`foo/bar@sha256:${hex64("c")}`, { sessionId: "s", storeId: "t" }) },
 	git: {
-		state: git(gitHub, {
+		state: git("https://github.com/moby/buildkit.git", {
 			ref: "master",
 			subdir: "a/b",
 			keepGitDir: true,
@@ -96,18 +90,17 @@ const cases: Readonly<Record<string, Case>> = {
 		}),
 	},
 	"git-ssh": {
-		state: git(
-			{
-				scheme: "ssh",
-				host: "example.com:2222",
-				path: "/x/../y.git",
-				remote: "ssh://git@example.com:2222/x/../y.git",
-			},
-			{ knownSshHosts: "example.com ssh-ed25519 AAAA\n", mountSshSock: "sock" },
-		),
+		state: git("ssh://git@example.com:2222/x/../y.git", {
+			knownSshHosts: "example.com ssh-ed25519 AAAA\n",
+			mountSshSock: "sock",
+		}),
 	},
-	"git-plain": {
-		state: git({ scheme: "https", host: "example.com", path: "/r", remote: "https://example.com/r" }),
+	"git-plain": { state: git("https://example.com/r") },
+	"git-scp": { state: git("git@example.com:org/../repo.git?a=b#frag", { knownSshHosts: "k\n" }) },
+	"git-rootless": { state: git("github.com/a/b", { ref: "main" }) },
+	"git-invalid": { state: git("ftp://x/y", { ref: "ref", subdir: "sub" }) },
+	"git-encoded": {
+		state: git("HTTPS://u:p@Example.com:443/a%20b/../c.git?x=1#frag", { ref: "r", subdir: "s" }),
 	},
 	http: {
 		state: http("https://example.com/file", {

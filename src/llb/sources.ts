@@ -1,7 +1,7 @@
 import { SlipwayError } from "../errors/errors.ts";
 import { goJson } from "../oci/go-json.ts";
 import { formatReference, parseReference, withDefaultTag } from "../oci/reference.ts";
-import { joinPath } from "./go-path.ts";
+import { gitIdentifier, parseGitRemote } from "./git-remote.ts";
 import type { Constraints } from "./llb.ts";
 import { outputOf, sourceNode } from "./ops.ts";
 import { State } from "./state.ts";
@@ -145,15 +145,6 @@ export function local(name: string, options: LocalOptions = {}): State {
 	return source(`local://${name}`, attrs, caps, options, options.uniqueId);
 }
 
-/** A repository's URL in parts; `remote` is the whole without fragment. */
-export interface GitRemote {
-	readonly scheme: string;
-	/** With the port, without the user. */
-	readonly host: string;
-	readonly path: string;
-	readonly remote: string;
-}
-
 export interface GitOptions extends Constraints {
 	/** Branch, tag, commit or full name; absent: the remote's default branch. */
 	readonly ref?: string;
@@ -178,11 +169,11 @@ export interface GitOptions extends Constraints {
 }
 
 /**
- * A git repository. What could not be parsed as a remote may be given as text; the build then fails with git's words.
- * Host keys of ssh remotes are the caller's: nothing is asked of the network here.
+ * A git repository by its URL, whose query and fragment are not looked at. What is no git URL fails when it is built,
+ * with git's words. Host keys of ssh remotes are the caller's: nothing is asked of the network here.
  */
-export function git(remote: GitRemote | string, options: GitOptions = {}): State {
-	const url = typeof remote === "string" ? remote : remote.remote;
+export function git(url: string, options: GitOptions = {}): State {
+	const remote = parseGitRemote(url);
 	const attrs = new Map<string, string>();
 	const caps: string[] = [];
 	const set = (key: string, value: string | undefined, cap: string) => {
@@ -192,14 +183,14 @@ export function git(remote: GitRemote | string, options: GitOptions = {}): State
 	};
 	const yes = (condition: boolean | undefined) => (condition ? "true" : "");
 	set("git.keepgitdir", yes(options.keepGitDir), "source.git.keepgitdir");
-	set("git.fullurl", url, "source.git.fullurl");
+	set("git.fullurl", remote?.remote ?? url, "source.git.fullurl");
 	setText(attrs, "git.authtokensecret", options.authTokenSecret ?? "GIT_AUTH_TOKEN");
 	setText(attrs, "git.authheadersecret", options.authHeaderSecret ?? "GIT_AUTH_HEADER");
 	const ownAuth = options.authTokenSecret !== undefined || options.authHeaderSecret !== undefined;
 	if (ownAuth && (attrs.has("git.authtokensecret") || attrs.has("git.authheadersecret"))) {
 		caps.push("source.git.httpauth");
 	}
-	if (typeof remote !== "string" && remote.scheme === "ssh") {
+	if (remote?.scheme === "ssh") {
 		setText(attrs, "git.knownsshhosts", options.knownSshHosts);
 		attrs.set("git.mountsshsock", options.mountSshSock || "default");
 		caps.push("source.git.knownsshhosts", "source.git.mountsshsock");
@@ -213,16 +204,9 @@ export function git(remote: GitRemote | string, options: GitOptions = {}): State
 	setText(attrs, "oci.store", options.bundle?.storeId);
 	set("git.checkoutbundle", yes(options.checkoutBundle), "source.git.checkoutbundle");
 	caps.push("source.git");
-	return source(`git://${gitId(remote, options.ref ?? "", options.subdir ?? "")}`, attrs, caps, options);
-}
-
-/** The same for all protocols of one repository. */
-function gitId(remote: GitRemote | string, ref: string, subdir: string): string {
-	if (typeof remote === "string") {
-		return remote;
-	}
-	const fragment = ref === "" && subdir === "" ? "" : `#${ref}${subdir === "" ? "" : `:${subdir}`}`;
-	return remote.host + joinPath("/", remote.path) + fragment;
+	const identifier =
+		remote === undefined ? url : gitIdentifier(remote, options.ref ?? "", options.subdir ?? "");
+	return source(`git://${identifier}`, attrs, caps, options);
 }
 
 export interface HttpOptions extends SingleFileOptions {
