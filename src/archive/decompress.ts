@@ -1,8 +1,9 @@
 import { closeSync, openSync, readSync } from "node:fs";
 import type { Transform } from "node:stream";
-import { createGunzip, createZstdDecompress } from "node:zlib";
+import { createGunzip, createZstdDecompress, zstdDecompressSync } from "node:zlib";
 import { SlipwayError, toError, wrap } from "../errors/errors.ts";
 import type { CompressionKind } from "./archive.ts";
+import { type FramePiece, ZstdFrames } from "./zstd-frames.ts";
 
 /** How a file is compressed; two of them only an outside program can read. */
 export type StoredKind = CompressionKind | "bzip2" | "xz";
@@ -64,18 +65,108 @@ export async function* decompress(
 	kind: CompressionKind,
 	signal: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
-	if (kind === "uncompressed") {
-		for await (const chunk of chunks) {
-			signal.throwIfAborted();
-			yield chunk;
-		}
-		return;
+	switch (kind) {
+		case "uncompressed":
+			for await (const chunk of chunks) {
+				signal.throwIfAborted();
+				yield chunk;
+			}
+			return;
+		case "gzip":
+			yield* throughStream(chunks, createGunzip(streamOptions), kind, signal);
+			return;
+		case "zstd":
+			yield* decompressFrames(framePieces(chunks), signal);
 	}
-	const options = { chunkSize: chunkBytes, readableHighWaterMark: aheadBytes };
-	const stream = kind === "gzip" ? createGunzip(options) : createZstdDecompress(options);
-	let sourceFailed: { readonly thrown: unknown } | undefined;
+}
+
+const streamOptions = { chunkSize: chunkBytes, readableHighWaterMark: aheadBytes };
+
+/** Frames up to this are decoded at once: a stream for each would cost more than the frame. */
+const smallFrameBytes = 128 << 10;
+const smallContentBytes = 4 << 20;
+
+async function* framePieces(
+	chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+): AsyncGenerator<FramePiece, undefined> {
+	const frames = new ZstdFrames();
+	for await (const chunk of chunks) {
+		yield* frames.push(chunk);
+	}
+	frames.end();
+	return undefined;
+}
+
+async function* decompressFrames(
+	pieces: AsyncGenerator<FramePiece, undefined>,
+	signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+	for (;;) {
+		const head: Uint8Array[] = [];
+		let bytes = 0;
+		let ended = false;
+		while (!ended && bytes <= smallFrameBytes) {
+			const { value } = await pieces.next();
+			if (value === undefined) {
+				return;
+			}
+			head.push(value.bytes);
+			bytes += value.bytes.length;
+			ended = value.ends;
+		}
+		const content = ended ? decodeSmall(Buffer.concat(head)) : undefined;
+		if (content !== undefined) {
+			signal.throwIfAborted();
+			yield content;
+		} else {
+			yield* throughStream(
+				frameFrom(head, ended, pieces),
+				createZstdDecompress(streamOptions),
+				"zstd",
+				signal,
+			);
+		}
+	}
+}
+
+/** `undefined` if the content is too much for one buffer. */
+function decodeSmall(frame: Uint8Array): Uint8Array | undefined {
+	try {
+		return zstdDecompressSync(frame, { maxOutputLength: smallContentBytes });
+	} catch (thrown) {
+		if ((thrown as NodeJS.ErrnoException).code === "ERR_BUFFER_TOO_LARGE") {
+			return undefined;
+		}
+		throw damaged("zstd", thrown);
+	}
+}
+
+/** One whole frame. Takes pieces one by one, so that those of the next frame stay. */
+async function* frameFrom(
+	head: readonly Uint8Array[],
+	ended: boolean,
+	pieces: AsyncGenerator<FramePiece, undefined>,
+): AsyncGenerator<Uint8Array> {
+	yield* head;
+	while (!ended) {
+		const { value } = await pieces.next();
+		if (value === undefined) {
+			return;
+		}
+		yield value.bytes;
+		ended = value.ends;
+	}
+}
+
+async function* throughStream(
+	chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+	stream: Transform,
+	kind: CompressionKind,
+	signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+	const failed: { thrown: unknown }[] = [];
 	const feeding = feed(chunks, stream, signal).catch((thrown: unknown) => {
-		sourceFailed = { thrown };
+		failed.push({ thrown });
 		stream.destroy(toError(thrown));
 	});
 	try {
@@ -84,16 +175,11 @@ export async function* decompress(
 		}
 		await feeding;
 	} catch (thrown) {
-		if (sourceFailed !== undefined) {
-			throw sourceFailed.thrown;
-		}
-		throw damaged(kind, thrown);
+		// A source that failed is the reason, not the stream that it left unfinished.
+		throw failed.length > 0 ? failed[0]?.thrown : damaged(kind, thrown);
 	} finally {
 		stream.destroy();
 		await feeding;
-	}
-	if (sourceFailed !== undefined) {
-		throw (sourceFailed as { readonly thrown: unknown }).thrown;
 	}
 }
 

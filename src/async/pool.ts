@@ -15,6 +15,8 @@ export interface RunOptions {
 export interface ThreadPoolOptions {
 	/** Threads at most. Default: the number of processors, 2 to 8. */
 	readonly size?: number;
+	/** Called before each thread is started, which inherits the namespaces of the thread that starts it. */
+	readonly beforeStart?: () => void;
 }
 
 /**
@@ -33,7 +35,7 @@ export interface ThreadPool extends AsyncDisposable {
 }
 
 export function createThreadPool(options: ThreadPoolOptions = {}): ThreadPool {
-	return new Pool(options.size ?? Math.min(8, Math.max(2, availableParallelism())));
+	return new Pool(options.size ?? Math.min(8, Math.max(2, availableParallelism())), options.beforeStart);
 }
 
 /** One call of `run`, waiting or running. */
@@ -61,11 +63,14 @@ class Pool implements ThreadPool {
 	readonly #waiting: Task[] = [];
 	#closed = false;
 
-	constructor(size: number) {
+	readonly #beforeStart: (() => void) | undefined;
+
+	constructor(size: number, beforeStart: (() => void) | undefined) {
 		if (!Number.isInteger(size) || size < 1) {
 			throw new SlipwayError("invalid-argument", `invalid size of thread pool ${size}`);
 		}
 		this.size = size;
+		this.#beforeStart = beforeStart;
 	}
 
 	run<I, O>(job: string, input: I, options: RunOptions): Promise<O> {
@@ -171,6 +176,7 @@ class Pool implements ThreadPool {
 	}
 
 	#start(): Thread {
+		this.#beforeStart?.();
 		const worker = new Worker(new URL(`../async/pool-thread${extension}`, import.meta.url), {
 			name: "slipway",
 		});

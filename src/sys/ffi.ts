@@ -107,3 +107,10 @@ export function check(result: number, what: () => string): number {
 	}
 	return result;
 }
+
+const closeCall = cFunction<[number]>("close", "int", ["int"]);
+
+/** Closes a descriptor that a call here made. Node warns of those closed by `fs` in a worker thread, where it counts its own. */
+export function closeDescriptor(fd: number): void {
+	closeCall(fd);
+}

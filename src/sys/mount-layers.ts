@@ -1,7 +1,7 @@
-import { closeSync, mkdtempSync, readSync, rmSync, symlinkSync } from "node:fs";
+import { mkdtempSync, readSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { toError, wrap } from "../errors/errors.ts";
-import { cFunction, check, errno, errnoNumber, sysError } from "./ffi.ts";
+import { cFunction, check, closeDescriptor, errno, errnoNumber, sysError } from "./ffi.ts";
 
 /**
  * An overlay with more layers than the one page of options of mount(2) holds. The new mount calls (fsopen(2) and others,
@@ -135,11 +135,11 @@ export function mountLayerByLayer(layered: LayeredMount, at: CPath, what: string
 		try {
 			check(moveMount(MOVE_MOUNT, mounted, "", atCwd, at, emptyFromPath), () => what);
 		} finally {
-			closeSync(mounted);
+			closeDescriptor(mounted);
 		}
 		return true;
 	} finally {
-		closeSync(context);
+		closeDescriptor(context);
 	}
 }
 

@@ -1,6 +1,5 @@
-import { closeSync } from "node:fs";
 import { constants } from "node:os";
-import { cFunction, errno, errnoNumber, ffi } from "./ffi.ts";
+import { cFunction, closeDescriptor, errno, errnoNumber, ffi } from "./ffi.ts";
 import type { ExitStatus } from "./sys.ts";
 
 /**
@@ -34,7 +33,7 @@ export function whenEnded(pid: number, callback: (status: ExitStatus) => void): 
 		const status = reap(pid);
 		if (status !== undefined) {
 			handle.close();
-			closeSync(fd);
+			closeDescriptor(fd);
 			callback(status);
 		}
 	});

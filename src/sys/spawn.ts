@@ -1,7 +1,7 @@
-import { accessSync, closeSync, constants as fsConstants } from "node:fs";
+import { accessSync, constants as fsConstants } from "node:fs";
 import { Socket } from "node:net";
 import { SlipwayError, toError } from "../errors/errors.ts";
-import { cFunction, check, cPath, errnoNumber, hasFunction, sysError } from "./ffi.ts";
+import { cFunction, check, closeDescriptor, cPath, errnoNumber, hasFunction, sysError } from "./ffi.ts";
 import { whenEnded } from "./reap.ts";
 import type { ChildProcess, ExitStatus, SpawnOptions, Stdio } from "./sys.ts";
 
@@ -234,7 +234,7 @@ class Descriptors implements Disposable {
 
 	[Symbol.dispose](): void {
 		for (const fd of this.#open) {
-			closeSync(fd);
+			closeDescriptor(fd);
 		}
 		this.#open.clear();
 	}
