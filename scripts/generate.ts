@@ -100,7 +100,8 @@ function runBuf(
 /** The program in buf's package for this platform; buf's own start script needs npm's install scripts to have run. */
 function findBuf(require: NodeJS.Require): string {
 	const buf = createRequire(require.resolve("@bufbuild/buf/package.json"));
-	return buf.resolve(`@bufbuild/buf-${process.platform}-${process.arch}/bin/buf`);
+	const arch = process.platform === "linux" && process.arch === "arm64" ? "aarch64" : process.arch;
+	return buf.resolve(`@bufbuild/buf-${process.platform}-${arch}/bin/buf`);
 }
 
 function adapt(name: string, generated: string): string {
