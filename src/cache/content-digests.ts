@@ -6,6 +6,7 @@ import type { Database } from "../database/database.ts";
 import { SlipwayError, wrap } from "../errors/errors.ts";
 import { type Digest, encodedOf } from "../oci/digest.ts";
 import { quoteGo } from "../oci/go-quote.ts";
+import { cleanPath } from "../patterns/clean-path.ts";
 import type { MountSpec } from "../sys/sys.ts";
 import type { DigestEntry, DigestOptions, MutableDigests, RefWorkOptions } from "./cache.ts";
 import { decodeTree, encodeTree } from "./content-digest-codec.ts";
@@ -243,6 +244,8 @@ class Tree {
 
 	async #compute(path: string, options: DigestOptions, files: TreeFiles): Promise<Digest> {
 		const { wildcard, includePatterns, excludePatterns, followLinks } = options;
+		// As BuildKit's ops ask: a slash at the end is lost, and only the root has one.
+		path = cleanPath(`/${path}`);
 		if (!wildcard && includePatterns.length === 0 && excludePatterns.length === 0) {
 			return digest(await this.#plain(keyPath(bytesOf(path)), followLinks, files));
 		}
