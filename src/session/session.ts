@@ -64,7 +64,10 @@ export interface SyncSummary {
 
 export interface SessionAuth {
 	/** Login for a registry host (`registry-1.docker.io` for Docker Hub); undefined is anonymous. */
-	credentials(host: string, options: { readonly signal: AbortSignal }): Promise<RegistryCredentials | undefined>;
+	credentials(
+		host: string,
+		options: { readonly signal: AbortSignal },
+	): Promise<RegistryCredentials | undefined>;
 }
 
 export type RegistryCredentials =
@@ -78,12 +81,26 @@ export interface SessionSecrets {
 
 export interface SessionSsh {
 	/** Path of a socket on this host that speaks to the client's agent, until disposed; undefined if there is none of this id. */
-	agent(id: string, options: { readonly signal: AbortSignal }): Promise<(AsyncDisposable & { readonly socketPath: string }) | undefined>;
+	agent(
+		id: string,
+		options: SshAgentOptions,
+	): Promise<(AsyncDisposable & { readonly socketPath: string }) | undefined>;
+}
+
+/** Whom the socket belongs to: the user of the step that it is mounted into. */
+export interface SshAgentOptions {
+	readonly uid: number;
+	readonly gid: number;
+	readonly mode: number;
+	readonly signal: AbortSignal;
 }
 
 export type SessionOutput =
 	/** A file or pipe: the builder writes one stream to it. `open` is called once, when the first byte is ready. */
-	| { readonly kind: "stream"; readonly open: (metadata: Readonly<Record<string, string>>) => Promise<OutputStream> }
+	| {
+			readonly kind: "stream";
+			readonly open: (metadata: Readonly<Record<string, string>>) => Promise<OutputStream>;
+	  }
 	/** A directory of this host that the builder's own threads write to. */
 	| { readonly kind: "directory"; readonly path: string; readonly mode: "copy" | "delete" }
 	/** A content store that takes blobs (OCI layout directory); `setRoot` names the result in its index. */
@@ -101,7 +118,11 @@ export interface OutputStream {
 
 export interface OutputStore {
 	has(digest: string): Promise<boolean>;
-	write(descriptor: { readonly digest: string; readonly size: number }, chunks: AsyncIterable<Uint8Array>, options: { readonly signal: AbortSignal }): Promise<void>;
+	write(
+		descriptor: { readonly digest: string; readonly size: number },
+		chunks: AsyncIterable<Uint8Array>,
+		options: { readonly signal: AbortSignal },
+	): Promise<void>;
 	/** Adds the descriptor (JSON of an OCI descriptor) to the layout's index under the names. */
 	setRoot(descriptor: string, names: readonly string[]): Promise<void>;
 }
