@@ -12,16 +12,12 @@ import type { TreeNode } from "./content-digest-tree.ts";
  * comes twice, first for what it holds and then for its header; only headers, files and links are counted, and headers of
  * parents when something below them is.
  */
-export interface Selection {
-	/** Paths are as the caller sees them: links in front of the first wildcard stay unresolved. */
-	readonly entries: readonly SelectedEntry[];
-	/** Left out of the paths in the digest. */
-	readonly prefix: ByteString;
-}
-
 export interface SelectedEntry {
-	readonly path: ByteString;
 	readonly node: TreeNode;
+	/** As the caller sees it: links in front of the first wildcard stay unresolved. */
+	readonly path: ByteString;
+	/** The path behind the prefix, with NUL in place of slashes, as the digest has it. */
+	readonly key: ByteString;
 	/** A link that counts as what it leads to. */
 	readonly follow: boolean;
 }
@@ -74,7 +70,7 @@ function hasWildcard(part: ByteString): boolean {
 	return /^(?:[^\\*?[]|\\.)*[*?[]/.test(part);
 }
 
-/** An entry whose own children may have to be counted with it. */
+/** A directory whose header counts once something in it does. */
 interface OpenDirectory {
 	readonly entry: SelectedEntry;
 	included: boolean;
@@ -83,87 +79,69 @@ interface OpenDirectory {
 }
 
 /** Walks what is known of the tree; `path` is the one that the caller gave. */
-export function select(start: SelectionStart, path: string, options: SelectOptions): Selection {
-	const { node: first, prefix, path: key } = start;
+export function select(
+	start: SelectionStart,
+	path: string,
+	options: SelectOptions,
+): readonly SelectedEntry[] {
 	const include = matcherOf(options.includePatterns);
 	const exclude = matcherOf(options.excludePatterns);
-	const whole = options.wildcard && key !== "" ? compileGlob(textOf(key), { doubleStar: false }) : undefined;
+	const whole =
+		options.wildcard && start.path !== ""
+			? compileGlob(textOf(start.path), { doubleStar: false })
+			: undefined;
 	const skipsOwnHeader = path.endsWith("/");
 	const entries: SelectedEntry[] = [];
 	const open: OpenDirectory[] = [];
-	let matched = "";
 
-	const visit = (node: TreeNode, at: ByteString, header: boolean): void => {
-		while (open.length > 0 && !isBelow(header ? `${at}/` : at, open.at(-1)?.entry.path ?? "")) {
+	/** `relative` is the path behind what the wildcard matched, or behind the start; undefined while nothing matched. */
+	const walk = (node: TreeNode, at: ByteString, key: ByteString, relative: ByteString | undefined): void => {
+		if (relative === undefined && whole?.matches(textOf(at)) !== false) {
+			relative = "";
+		}
+		let isOpen = false;
+		if (relative !== undefined && !(node.kind === "directory" && skipsOwnHeader && at === start.path)) {
+			const text = textOf(relative);
+			const parent = open.at(-1);
+			const included = include?.matchesWithParent(text, parent?.include);
+			const passed = included?.matched ?? true;
+			const excluded = passed ? exclude?.matchesWithParent(text, parent?.exclude) : undefined;
+			const counts = passed && excluded?.matched !== true;
+			const follow = parent === undefined && options.followLinks && node.kind === "symlink";
+			const entry: SelectedEntry = { node, path: at, key, follow };
+			if (counts) {
+				for (const directory of open) {
+					if (!directory.included) {
+						entries.push(directory.entry);
+						directory.included = true;
+					}
+				}
+				entries.push(entry);
+			}
+			if (node.kind === "directory") {
+				open.push({ entry, included: counts, include: included, exclude: excluded });
+				isOpen = true;
+			}
+		}
+		for (const child of node.children.values()) {
+			const below = relative === undefined || relative === "" ? relative : `${relative}/`;
+			walk(
+				child,
+				`${at}/${child.name}`,
+				`${key}\0${child.name}`,
+				below === undefined ? undefined : below + child.name,
+			);
+		}
+		if (isOpen) {
 			open.pop();
 		}
-		const parent = open.at(-1);
-		if (header && at === key && skipsOwnHeader) {
-			return;
-		}
-		let base = key;
-		if (options.wildcard) {
-			if (whole !== undefined && (matched === "" || !isBelow(at, matched))) {
-				if (!whole.matches(textOf(at))) {
-					return;
-				}
-				matched = at;
-			}
-			base = matched;
-		}
-		const relative = textOf(trimEnd(trimStart(`${at}/`, `${base}/`)));
-		const included = include?.matchesWithParent(relative, parent?.include);
-		const passed = included?.matched ?? true;
-		const excluded = passed ? exclude?.matchesWithParent(relative, parent?.exclude) : undefined;
-		const counts = passed && excluded?.matched !== true;
-		if (node.kind === "directory" && !header) {
-			return;
-		}
-		if (!counts && !header) {
-			return;
-		}
-		const follow = parent === undefined && options.followLinks && node.kind === "symlink";
-		const entry: SelectedEntry = { path: at, node, follow };
-		if (counts) {
-			for (const directory of open) {
-				if (!directory.included) {
-					entries.push(directory.entry);
-					directory.included = true;
-				}
-			}
-			entries.push(entry);
-		}
-		if (header) {
-			open.push({ entry, included: counts, include: included, exclude: excluded });
-		}
 	};
-	const walk = (node: TreeNode, at: ByteString): void => {
-		visit(node, at, false);
-		if (node.kind === "directory") {
-			visit(node, at, true);
-			for (const child of node.children.values()) {
-				walk(child, `${at}/${child.name}`);
-			}
-		}
-	};
-	if (first !== undefined) {
-		walk(first, prefix);
+	if (start.node !== undefined) {
+		walk(start.node, start.prefix, "", whole === undefined ? "" : undefined);
 	}
-	return { entries, prefix };
+	return entries;
 }
 
 function matcherOf(patterns: readonly string[]): PatternMatcher | undefined {
 	return patterns.length === 0 ? undefined : createPatternMatcher(patterns);
-}
-
-function isBelow(path: ByteString, directory: ByteString): boolean {
-	return path.startsWith(`${directory}/`);
-}
-
-function trimStart(text: string, prefix: string): string {
-	return text.startsWith(prefix) ? text.slice(prefix.length) : text;
-}
-
-function trimEnd(text: string): string {
-	return text.endsWith("/") ? text.slice(0, -1) : text;
 }

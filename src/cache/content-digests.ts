@@ -251,7 +251,7 @@ class Tree {
 		}
 		const start = startSelection(this.#root, path, options, files.lookup);
 		await loadNames(start, files);
-		const { entries, prefix } = select(start, path, options);
+		const entries = select(start, path, options);
 		for (const required of options.requiredPaths ?? []) {
 			if (!entries.some((entry) => entry.path.startsWith(bytesOf(required)))) {
 				throw notFound(required);
@@ -265,8 +265,7 @@ class Tree {
 		let single = "";
 		for (const entry of entries) {
 			const found = entry.follow ? await this.#plain(entry.path, followLinks, files) : headerOf(entry.node);
-			const relative = entry.path.slice(prefix.length).replaceAll("/", "\0");
-			parts.push(relative === "" ? "\0" : relative, "sha256:", found);
+			parts.push(entry.key === "" ? "\0" : entry.key, "sha256:", found);
 			single = found;
 		}
 		const [only, ...more] = entries;
