@@ -79,6 +79,8 @@ export interface LayerBlob {
 	readonly diffId: Sha256;
 	readonly uncompressedSize: number;
 	readonly entries: number;
+	/** Folders below the root, each after those above it; only with `reportOrphans`. */
+	readonly orphans?: readonly ByteString[];
 }
 
 /** One change to a tree; `path` is absolute within it, without a trailing slash. `unmodified` is for other names of a file. */
@@ -136,6 +138,11 @@ export interface ExtractLayerRequest {
 	readonly whiteouts: "overlay" | "overlay-user" | "apply";
 	/** Directories of the layers below, uppermost first: where a missing parent gets its owner, mode, times and attributes from. */
 	readonly parents?: readonly string[];
+	/**
+	 * Answer with the missing parents that were made (`orphans`) instead of looking for them in `parents`, which are perhaps
+	 * still being unpacked by others; `adoptOrphans` does it later. Default false.
+	 */
+	readonly reportOrphans?: boolean;
 	readonly expected?: ExpectedLayer;
 	readonly limits?: ExtractLimits;
 	/** Leave every file to the caller's user and group. Default false. */

@@ -36,7 +36,8 @@ export async function writeBlob(
 		throw wrap(thrown, "create blob");
 	}
 	const outer = createHash("sha256");
-	const inner = createHash("sha256");
+	// The tar's own digest; of an uncompressed blob it is the same, and hashing is the dearest thing here.
+	const inner = options.compression.kind === "uncompressed" ? undefined : createHash("sha256");
 	let size = 0;
 	let uncompressedSize = 0;
 	const sink: Sink = (bytes) => {
@@ -49,7 +50,7 @@ export async function writeBlob(
 	async function* counted(): AsyncGenerator<Uint8Array> {
 		for await (const block of blocks) {
 			options.signal.throwIfAborted();
-			inner.update(block);
+			inner?.update(block);
 			uncompressedSize += block.length;
 			yield block;
 		}
@@ -63,8 +64,8 @@ export async function writeBlob(
 		rmSync(dest, { force: true });
 		throw options.signal.aborted ? toError(options.signal.reason) : wrap(thrown, `write ${dest}`);
 	}
-	const diffId: Sha256 = `sha256:${inner.digest("hex")}`;
 	const digest: Sha256 = `sha256:${outer.digest("hex")}`;
+	const diffId: Sha256 = inner === undefined ? digest : `sha256:${inner.digest("hex")}`;
 	return { compression: options.compression.kind, digest, size, diffId, uncompressedSize };
 }
 

@@ -52,6 +52,37 @@ export function copyAttributes(
 	return times;
 }
 
+/**
+ * Gives folders that an archive did not speak of the looks of those in the layers below, uppermost first; and the root, if it
+ * still has the looks that it was made with. For `reportOrphans`.
+ */
+export function adoptOrphans(
+	root: string,
+	orphans: readonly ByteString[],
+	parents: readonly string[],
+): void {
+	const times: (readonly [path: ByteString, times: ReturnType<typeof copyAttributes>])[] = [];
+	for (const orphan of orphans) {
+		const path = bytesOf(root) + orphan;
+		if (!lstatSync(fsPath(path), { throwIfNoEntry: false })?.isDirectory()) {
+			continue;
+		}
+		for (const parent of parents) {
+			const below = resolveInRoot(bytesOf(parent), orphan);
+			const stats = lstatSync(fsPath(below), { bigint: true, throwIfNoEntry: false });
+			if (stats?.isDirectory() === true) {
+				times.push([path, copyAttributes(below, stats, path, true)]);
+			}
+			if (stats !== undefined) {
+				break;
+			}
+		}
+	}
+	for (const [path, [accessed, modified]] of times) {
+		setTimes(fsPath(path), accessed, modified);
+	}
+}
+
 function timestampOf(nanoseconds: bigint): Timestamp {
 	const seconds = secondsOf(nanoseconds);
 	return { seconds, nanoseconds: Number(nanoseconds - BigInt(seconds) * 1_000_000_000n) };

@@ -32,6 +32,8 @@ export interface ExtractorOptions {
 	readonly whiteouts: "overlay" | "overlay-user" | "apply" | "keep";
 	/** Layers below, uppermost first. */
 	readonly parents: readonly ByteString[];
+	/** Collect missing parents instead of looking for them in `parents`. */
+	readonly reportOrphans?: boolean;
 	/** Every entry's owner instead of the archive's; `ignore` leaves them to this process's user. */
 	readonly owner: { readonly uid: number; readonly gid: number } | "archive" | "ignore";
 	/** Also lets pass that attributes are forbidden (EPERM), as ADD does. */
@@ -68,6 +70,7 @@ export class Extractor implements TarHandler {
 	readonly #folderTimes = new Map<ByteString, Times>();
 	/** What this archive made, kept only where opaque folders must tell it from what was there. */
 	readonly #made: Set<ByteString> | undefined;
+	readonly #orphans = new Set<ByteString>();
 	readonly #withoutDevices: boolean = inUserNamespace();
 	#lastFolder: ByteString | undefined;
 	#lastResolved: ByteString = "";
@@ -83,6 +86,11 @@ export class Extractor implements TarHandler {
 
 	get entries(): number {
 		return this.#entries;
+	}
+
+	/** Folders that the archive does not speak of, below the root, in the order of making. */
+	get orphans(): readonly ByteString[] {
+		return [...this.#orphans];
 	}
 
 	entry(header: TarHeader): void {
@@ -273,6 +281,7 @@ export class Extractor implements TarHandler {
 		const times = timesOf(header);
 		setTimes(at, ...times);
 		if (header.kind === "directory") {
+			this.#orphans.delete(path.slice(this.#root.length));
 			this.#folderTimes.set(path, times);
 		}
 	}
@@ -459,6 +468,10 @@ export class Extractor implements TarHandler {
 		mkdirSync(at, 0o755);
 		chmodSync(at, 0o755);
 		this.#made?.add(path);
+		if (this.#options.reportOrphans === true) {
+			this.#orphans.add(path.slice(this.#root.length));
+			return;
+		}
 		for (const parent of this.#options.parents) {
 			const below = resolveInRoot(parent, path.slice(this.#root.length));
 			const stats = statIfAny(below);

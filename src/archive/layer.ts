@@ -63,6 +63,7 @@ export async function extractLayer(
 		root: bytesOf(request.root),
 		whiteouts: request.whiteouts,
 		parents: (request.parents ?? []).map(bytesOf),
+		reportOrphans: request.reportOrphans ?? false,
 		owner: request.ignoreOwners === true ? "ignore" : "archive",
 		bestEffortXattrs: false,
 		limits: request.limits ?? {},
@@ -76,7 +77,8 @@ export async function extractLayer(
 		}
 		reader.end();
 		extractor.finish();
-		return { ...layer.finish(request.expected), entries: extractor.entries };
+		const blob = { ...layer.finish(request.expected), entries: extractor.entries };
+		return request.reportOrphans === true ? { ...blob, orphans: extractor.orphans } : blob;
 	} catch (thrown) {
 		throw control.signal.aborted ? toError(control.signal.reason) : thrown;
 	} finally {
