@@ -40,8 +40,14 @@ export interface FrontendBridge {
 
 /** The file system that a graph's output is. */
 export interface FrontendRef {
-	/** Throws `not-found` naming the path. At most 16 MiB are read. */
-	readFile(path: string, options: { readonly signal: AbortSignal }): Promise<Uint8Array>;
+	/**
+	 * Throws `not-found` naming the path. At most 16 MiB are read; with `maxBytes` only the file's beginning, whatever
+	 * its size (more may be given than was asked for).
+	 */
+	readFile(
+		path: string,
+		options: { readonly signal: AbortSignal; readonly maxBytes?: number },
+	): Promise<Uint8Array>;
 	/** Entries of a directory, sorted by name. */
 	readDirectory(path: string, options: { readonly signal: AbortSignal }): Promise<readonly FrontendEntry[]>;
 	stat(path: string, options: { readonly signal: AbortSignal }): Promise<FrontendEntry>;

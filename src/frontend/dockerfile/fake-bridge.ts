@@ -1,0 +1,146 @@
+import { readFileSync } from "node:fs";
+import { posix } from "node:path";
+import { SlipwayError } from "../../errors/errors.ts";
+import { load } from "../../llb/load.ts";
+import { parseDigest, sha256 } from "../../oci/digest.ts";
+import { formatPlatform, type Platform, parsePlatform } from "../../oci/platform.ts";
+import { familiarReference, parseReference } from "../../oci/reference.ts";
+import type {
+	FrontendBridge,
+	FrontendRef,
+	FrontendWarning,
+	ResolvedImageConfig,
+	ResolveImageRequest,
+} from "../frontend.ts";
+
+/** An image that the fake registry knows; every name that it does not know is an image too. */
+export interface FakeImage {
+	readonly digest?: string;
+	readonly config?: unknown;
+	/** What the name is replaced by. */
+	readonly ref?: string;
+	/** Resolving it fails with this. */
+	readonly error?: string;
+}
+
+export interface FakeBridgeOptions {
+	readonly buildPlatform?: string;
+	/** By full or familiar name, with `|os/arch` behind for one platform only. */
+	readonly images?: Readonly<Record<string, FakeImage>>;
+	/** Files of local directories: directory name, then path. */
+	readonly files: Readonly<Record<string, Readonly<Record<string, Uint8Array>>>>;
+}
+
+export interface FakeBridge extends FrontendBridge {
+	readonly warnings: FrontendWarning[];
+	readonly resolved: ResolveImageRequest[];
+	/** The identifiers of the sources that were looked into. */
+	readonly read: string[];
+}
+
+const defaultConfig = {
+	architecture: "amd64",
+	os: "linux",
+	config: { Env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], Cmd: ["sh"] },
+	rootfs: { type: "layers", diff_ids: [`sha256:${"1".repeat(64)}`] },
+	history: [{ created: "2023-11-14T22:13:20Z", created_by: "base layer" }],
+};
+
+/** A builder of which only the frontend's half exists: local files, and a registry that has every image. */
+export function createFakeBridge(options: FakeBridgeOptions): FakeBridge {
+	const warnings: FrontendWarning[] = [];
+	const resolved: ResolveImageRequest[] = [];
+	const read: string[] = [];
+	return {
+		platforms: [parsePlatform(options.buildPlatform ?? "linux/amd64")],
+		warnings,
+		resolved,
+		read,
+		async solve(definition) {
+			const identifiers = [...load(definition).ops.values()].flatMap(({ op }) =>
+				op.kind === "source" ? [op.identifier] : [],
+			);
+			read.push(...identifiers);
+			return fakeRef(identifiers, options);
+		},
+		async resolveImage(request) {
+			resolved.push(request);
+			return resolveFake(request, options.images ?? {});
+		},
+		warn(warning) {
+			warnings.push(warning);
+		},
+	};
+}
+
+function fakeRef(identifiers: readonly string[], { files }: FakeBridgeOptions): FrontendRef {
+	const names = identifiers.map((each) =>
+		each.startsWith("local://") ? each.slice("local://".length) : each,
+	);
+	const missing = (path: string): SlipwayError =>
+		new SlipwayError("not-found", `open ${path}: no such file or directory`);
+	return {
+		async readFile(path) {
+			for (const name of names) {
+				const data = files[name]?.[posix.normalize(path)];
+				if (data !== undefined) {
+					return data;
+				}
+			}
+			throw missing(path);
+		},
+		async readDirectory(path) {
+			throw missing(path);
+		},
+		async stat(path) {
+			throw missing(path);
+		},
+	};
+}
+
+function resolveFake(
+	{ ref, platform }: ResolveImageRequest,
+	images: Readonly<Record<string, FakeImage>>,
+): ResolvedImageConfig {
+	const reference = parseReference(ref);
+	const known = findFake([ref, familiarReference(reference)], platform, images);
+	if (known?.error !== undefined) {
+		throw new SlipwayError("not-found", known.error);
+	}
+	const digest = known?.digest ?? reference.digest ?? sha256(ref);
+	return {
+		ref: known?.ref ?? ref,
+		digest: parseDigest(digest),
+		config: new TextEncoder().encode(JSON.stringify(known?.config ?? defaultConfig)),
+	};
+}
+
+function findFake(
+	names: readonly string[],
+	platform: Platform | undefined,
+	images: Readonly<Record<string, FakeImage>>,
+): FakeImage | undefined {
+	for (const name of names) {
+		const own = platform === undefined ? undefined : images[`${name}|${formatPlatform(platform)}`];
+		const found = own ?? images[name];
+		if (found !== undefined) {
+			return found;
+		}
+	}
+	return undefined;
+}
+
+/** The files of one directory on disk, by name; those that are not there are left out. */
+export function readFiles(directory: string, names: readonly string[]): Record<string, Uint8Array> {
+	const found: Record<string, Uint8Array> = {};
+	for (const name of names) {
+		try {
+			found[name] = readFileSync(posix.join(directory, name));
+		} catch (error) {
+			if ((error as NodeJS.ErrnoException).code !== "ENOENT") {
+				throw error;
+			}
+		}
+	}
+	return found;
+}
