@@ -79,7 +79,7 @@ export interface LayerBlob {
 	readonly diffId: Sha256;
 	readonly uncompressedSize: number;
 	readonly entries: number;
-	/** Folders below the root, each after those above it; only with `reportOrphans`. */
+	/** Folders relative to the root, which is the empty name, each after those above it; only with `reportOrphans`. */
 	readonly orphans?: readonly ByteString[];
 }
 
@@ -140,7 +140,7 @@ export interface ExtractLayerRequest {
 	readonly parents?: readonly string[];
 	/**
 	 * Answer with the missing parents that were made (`orphans`) instead of looking for them in `parents`, which are perhaps
-	 * still being unpacked by others; `adoptOrphans` does it later. Default false.
+	 * still being unpacked by others; `adoptOrphans` in extract-tree.ts does it later. Default false.
 	 */
 	readonly reportOrphans?: boolean;
 	readonly expected?: ExpectedLayer;

@@ -5,8 +5,9 @@ import type { Timestamp } from "../sys/sys.ts";
 import { getXattr, listXattrs, setXattr } from "../sys/xattr.ts";
 import type { ByteString } from "./archive.ts";
 import { secondsOf } from "./layer-items.ts";
-import { fsPath, textOf } from "./names.ts";
-import { namesIn, stat } from "./walk.ts";
+import { bytesOf, fsPath, textOf } from "./names.ts";
+import { resolveInRoot } from "./root-path.ts";
+import { namesIn, stat, statIfAny } from "./walk.ts";
 
 /** Removes a file, or a folder with all in it. A link is removed, not followed. */
 export function removeTree(path: ByteString, stats: BigIntStats): void {
@@ -52,24 +53,17 @@ export function copyAttributes(
 	return times;
 }
 
-/**
- * Gives folders that an archive did not speak of the looks of those in the layers below, uppermost first; and the root, if it
- * still has the looks that it was made with. For `reportOrphans`.
- */
-export function adoptOrphans(
-	root: string,
-	orphans: readonly ByteString[],
-	parents: readonly string[],
-): void {
+/** Gives folders that an archive did not speak of the looks of those in the layers below, uppermost first. */
+export function adoptOrphans(root: string, orphans: readonly ByteString[], parents: readonly string[]): void {
 	const times: (readonly [path: ByteString, times: ReturnType<typeof copyAttributes>])[] = [];
 	for (const orphan of orphans) {
 		const path = bytesOf(root) + orphan;
-		if (!lstatSync(fsPath(path), { throwIfNoEntry: false })?.isDirectory()) {
+		if (statIfAny(path)?.isDirectory() !== true) {
 			continue;
 		}
 		for (const parent of parents) {
 			const below = resolveInRoot(bytesOf(parent), orphan);
-			const stats = lstatSync(fsPath(below), { bigint: true, throwIfNoEntry: false });
+			const stats = statIfAny(below);
 			if (stats?.isDirectory() === true) {
 				times.push([path, copyAttributes(below, stats, path, true)]);
 			}

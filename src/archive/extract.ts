@@ -70,7 +70,8 @@ export class Extractor implements TarHandler {
 	readonly #folderTimes = new Map<ByteString, Times>();
 	/** What this archive made, kept only where opaque folders must tell it from what was there. */
 	readonly #made: Set<ByteString> | undefined;
-	readonly #orphans = new Set<ByteString>();
+	/** Relative to the root, which is one itself until the archive speaks of it. */
+	readonly #orphans = new Set<ByteString>([""]);
 	readonly #withoutDevices: boolean = inUserNamespace();
 	#lastFolder: ByteString | undefined;
 	#lastResolved: ByteString = "";
@@ -88,7 +89,7 @@ export class Extractor implements TarHandler {
 		return this.#entries;
 	}
 
-	/** Folders that the archive does not speak of, below the root, in the order of making. */
+	/** Folders that the archive does not speak of, relative to the root (itself the empty name), in the order of making. */
 	get orphans(): readonly ByteString[] {
 		return [...this.#orphans];
 	}

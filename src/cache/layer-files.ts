@@ -1,5 +1,6 @@
 import { createReadStream, rmSync } from "node:fs";
 import type { Archiver, ByteSource, LayerBlob as WrittenBlob } from "../archive/archive.ts";
+import { adoptOrphans } from "../archive/extract-tree.ts";
 import { createLimit, type Limit } from "../async/limit.ts";
 import { createSingleFlight, type SingleFlight } from "../async/single-flight.ts";
 import type { ContentProvider, ContentStore, LocalContent, ReadOptions } from "../content/content.ts";
@@ -32,7 +33,8 @@ const maxDownloads = 6;
 
 /**
  * Makes the files of records real, and blobs from files: each piece of work once, however many ask for it at the same time.
- * Layers of one image are downloaded in parallel; a layer is unpacked when those below it are.
+ * Layers of one image are downloaded in parallel; with overlayfs they are unpacked in
+ * parallel too, as each has a directory of its own.
  */
 export class LayerFiles {
 	readonly #options: LayerFilesOptions;
@@ -136,11 +138,85 @@ export class LayerFiles {
 			await this.makeReal(parent, options);
 			return;
 		}
+		if (parent !== undefined && this.#options.snapshotter.stacking !== undefined) {
+			await this.#unpackBeside(layer, parent, options);
+			return;
+		}
 		const [descriptor] = await Promise.all([this.#fetch(layer, options), this.makeReal(parent, options)]);
-		const parents = this.stack(parent);
+		await this.#unpackOnto(layer, descriptor, options);
+	}
+
+	async #unpackOnto(layer: CacheRecord, descriptor: Descriptor, options: RefWorkOptions): Promise<void> {
+		const parents = this.stack(layer.parents[0]);
 		await reportSpan(layer, options, `extracting ${descriptor.digest}`, "extract", () =>
 			this.#extract(layer, { blobs: [{ layer, descriptor }], parents, detached: false }, options),
 		);
+	}
+
+	/** While the layers below are still being unpacked: an overlay directory needs little of them, and only in the end. */
+	async #unpackBeside(layer: CacheRecord, parent: CacheRecord, options: RefWorkOptions): Promise<void> {
+		const { snapshotter, archiver } = this.#options;
+		const { signal } = options;
+		const below = this.makeReal(parent, options);
+		below.catch(() => {});
+		const descriptor = await this.#fetch(layer, options);
+		const id = newSnapshotId();
+		await snapshotter.create({ id, parents: [], detached: true, signal });
+		const { dir } = snapshotter.layer(id, []);
+		const { digest, size } = descriptor;
+		let unpacked: WrittenBlob;
+		try {
+			unpacked = await reportSpan(layer, options, `extracting ${digest}`, "extract", () =>
+				archiver.extractLayer(
+					{
+						source: this.#source(layer, descriptor, signal),
+						root: dir,
+						whiteouts: snapshotter.whiteouts,
+						reportOrphans: true,
+						expected: { digest, size, ...(layer.diffId === undefined ? {} : { diffId: layer.diffId }) },
+					},
+					options,
+				),
+			);
+		} catch (thrown) {
+			await snapshotter.remove(id);
+			if (hasCode(thrown, "not-found")) {
+				// A hard link to a file of a layer below, perhaps.
+				await below;
+				await this.#unpackOnto(layer, descriptor, options);
+				return;
+			}
+			await this.#distrust(thrown, [descriptor]);
+			throw wrap(thrown, `failed to extract layer ${digest}`);
+		}
+		try {
+			await below;
+			const dirs = this.stack(parent).map((each) => snapshotter.layer(each, []).dir);
+			adoptOrphans(dir, unpacked.orphans ?? [], dirs.reverse());
+		} catch (thrown) {
+			await snapshotter.remove(id);
+			throw toError(thrown);
+		}
+		this.#finish(layer, id);
+	}
+
+	#finish(record: CacheRecord, snapshot: SnapshotId): void {
+		record.snapshot = snapshot;
+		record.size = undefined;
+		record.writtenAt = Date.now();
+		this.#options.table.save(record);
+		this.#options.changed();
+		// From now on the files are enough.
+		record.origins.length = 0;
+	}
+
+	/** A blob that does not hold what its name says must not be found again. */
+	async #distrust(thrown: unknown, blobs: readonly Descriptor[]): Promise<void> {
+		if (hasCode(thrown, "data-loss")) {
+			for (const { digest } of blobs) {
+				await this.#options.content.delete(digest);
+			}
+		}
 	}
 
 	/** The difference of two trees that have no layers in common: a layer of changes, made by comparing them. */
@@ -218,7 +294,7 @@ export class LayerFiles {
 		},
 		{ signal }: RefWorkOptions,
 	): Promise<void> {
-		const { snapshotter, archiver, mounts, table, changed } = this.#options;
+		const { snapshotter, archiver, mounts } = this.#options;
 		const id = newSnapshotId();
 		const { parents, detached } = from;
 		await snapshotter.create({ id, parents, detached, signal });
@@ -248,25 +324,17 @@ export class LayerFiles {
 				await snapshotter.create({ id, parents, signal });
 				await mounts.use(snapshotter.mounts(id, parents), (root) => extractInto(root, "apply"));
 			}
-			record.snapshot = detached ? await this.#detach(id, signal) : id;
-			record.size = undefined;
-			record.writtenAt = Date.now();
-			table.save(record);
-			changed();
+			this.#finish(record, detached ? await this.#detach(id, signal) : id);
 		} catch (thrown) {
 			record.snapshot = undefined;
 			await snapshotter.remove(id);
-			// What does not hold what its name says must not be found again.
-			if (hasCode(thrown, "data-loss")) {
-				for (const { descriptor } of from.blobs) {
-					await this.#options.content.delete(descriptor.digest);
-				}
-			}
+			await this.#distrust(
+				thrown,
+				from.blobs.map(({ descriptor }) => descriptor),
+			);
 			const names = from.blobs.map(({ descriptor }) => descriptor.digest).join(", ");
 			throw wrap(thrown, `failed to extract layer ${names}`);
 		}
-		// From now on the files are enough.
-		record.origins.length = 0;
 	}
 
 	/** Changes without a tree of their own must say where they have whiteouts, or overlayfs would show them. */

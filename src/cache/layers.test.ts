@@ -120,6 +120,23 @@ for (const kind of ["overlayfs", "native"] as const) {
 			assert.equal(await fixture.cache.fromLayers([], options), undefined);
 		});
 
+		it("name the layer that is damaged, and keep the others", async () => {
+			await using fixture = await openFixture(kind);
+			const { cache, signal } = fixture;
+			const registry = makeRegistry();
+			const layers = [
+				addLayer(registry, { name: "a", data: "a" }),
+				addLayer(registry, { name: "b", data: "b" }),
+			];
+			const options = { provider: registry, description: "image", signal };
+			const wrong = [{ ...(layers[0] as ImageLayer), diffId: sha256("other") }, layers[1] as ImageLayer];
+			const ref = (await cache.fromLayers(wrong, options)) as ImmutableRef;
+			await assert.rejects(ref.mounts({ signal }), (error: Error) =>
+				error.message.startsWith(`failed to extract layer ${layers[0]?.descriptor.digest}`),
+			);
+			assert.ok(await fixture.content.info(layers[1]?.descriptor.digest as Digest));
+		});
+
 		it("that are not what they say are refused, and fetched again", async () => {
 			await using fixture = await openFixture(kind);
 			const { cache, signal } = fixture;
