@@ -1,4 +1,4 @@
-import type { Database, Row } from "../database/database.ts";
+import type { Database } from "../database/database.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { type Digest, isDigest, sha256 } from "../oci/digest.ts";
 import type { SnapshotId } from "../snapshot/snapshot.ts";
@@ -187,9 +187,7 @@ export class RecordTable {
 
 	/** Rows whose parents are gone are left out, and deleted. */
 	#load(): void {
-		const rows = new Map(
-			this.#database.all("SELECT * FROM cache_record").map((row) => [String(row["id"]), row]),
-		);
+		const rows = new Map(this.#rows<KeptRecord>("cache_record", keptColumns).map((row) => [row[0], row]));
 		const made = new Map<string, CacheRecord | undefined>();
 		const make = (id: string): CacheRecord | undefined => {
 			if (made.has(id)) {
@@ -200,9 +198,7 @@ export class RecordTable {
 			if (row === undefined) {
 				return undefined;
 			}
-			const names = String(row["parents"])
-				.split(" ")
-				.filter((name) => name !== "");
+			const names = row[2] === "" ? [] : row[2].split(" ");
 			const parents = names.map((name) => (name === "-" ? undefined : make(name)));
 			if (parents.some((parent, index) => parent === undefined && names[index] !== "-")) {
 				return undefined;
@@ -214,9 +210,9 @@ export class RecordTable {
 		for (const id of rows.keys()) {
 			make(id);
 		}
-		for (const row of this.#database.all("SELECT record, descriptor FROM cache_blob")) {
-			const descriptor = JSON.parse(String(row["descriptor"])) as Descriptor;
-			made.get(String(row["record"]))?.blobs.set(descriptor.digest, descriptor);
+		for (const [id, text] of this.#rows<[string, string]>("cache_blob", "record, descriptor")) {
+			const descriptor = JSON.parse(text) as Descriptor;
+			made.get(id)?.blobs.set(descriptor.digest, descriptor);
 		}
 		const lost: string[] = [];
 		for (const [id, record] of made) {
@@ -224,12 +220,18 @@ export class RecordTable {
 				lost.push(id);
 				continue;
 			}
-			record.twin = made.get(String(rows.get(id)?.["twin"]));
+			record.twin = made.get(rows.get(id)?.[8] ?? "");
 			this.#attach(record);
 		}
 		if (lost.length > 0) {
 			this.#deleteRows(lost);
 		}
+	}
+
+	/** All rows in one JSON text: several times faster than a row at a time, and the start of the builder waits for it. */
+	#rows<T>(table: string, columns: string): readonly T[] {
+		const row = this.#database.get(`SELECT json_group_array(json_array(${columns})) AS rows FROM ${table}`);
+		return JSON.parse(String(row?.["rows"] ?? "[]")) as readonly T[];
 	}
 
 	#deleteRows(ids: readonly string[]): void {
@@ -336,23 +338,48 @@ function chainIdOf(diffIds: readonly (Digest | undefined)[]): Digest | undefined
 	return chain;
 }
 
-function fromRow(row: Row, parents: CacheRecord["parents"]): CacheRecord {
-	const diffId = row["diff_id"];
+const keptColumns =
+	"id, kind, parents, mutable, retain, snapshot, portable, diff_id, twin, description, record_type, created_at, " +
+	"last_used_at, usage_count, bytes, inodes, written_at";
+
+type KeptRecord = readonly [
+	id: string,
+	kind: CacheRecord["kind"],
+	parents: string,
+	mutable: number,
+	retain: number,
+	snapshot: string | null,
+	portable: string | null,
+	diffId: string | null,
+	twin: string | null,
+	description: string,
+	recordType: RecordType,
+	createdAt: number,
+	lastUsedAt: number | null,
+	usageCount: number,
+	bytes: number | null,
+	inodes: number | null,
+	writtenAt: number,
+];
+
+function fromRow(row: KeptRecord, parents: CacheRecord["parents"]): CacheRecord {
+	const [id, kind, , mutable, retain, snapshot, portable, diffId, , description, recordType, createdAt] = row;
+	const [, , , , , , , , , , , , lastUsedAt, usageCount, bytes, inodes, writtenAt] = row;
 	return createRecord({
-		id: row["id"] as RefId,
-		kind: row["kind"] as CacheRecord["kind"],
+		id: id as RefId,
+		kind,
 		parents,
-		mutable: row["mutable"] === 1,
-		retain: row["retain"] === 1,
-		snapshot: (row["snapshot"] ?? undefined) as SnapshotId | undefined,
-		portable: (row["portable"] ?? undefined) as SnapshotId | undefined,
-		diffId: typeof diffId === "string" && isDigest(diffId) ? diffId : undefined,
-		description: String(row["description"]),
-		recordType: row["record_type"] as RecordType,
-		createdAt: Number(row["created_at"]),
-		writtenAt: Number(row["written_at"]),
-		lastUsedAt: row["last_used_at"] === null ? undefined : Number(row["last_used_at"]),
-		usageCount: Number(row["usage_count"]),
-		size: row["bytes"] === null ? undefined : { bytes: Number(row["bytes"]), inodes: Number(row["inodes"]) },
+		mutable: mutable === 1,
+		retain: retain === 1,
+		snapshot: (snapshot ?? undefined) as SnapshotId | undefined,
+		portable: (portable ?? undefined) as SnapshotId | undefined,
+		diffId: diffId !== null && isDigest(diffId) ? diffId : undefined,
+		description,
+		recordType,
+		createdAt,
+		lastUsedAt: lastUsedAt ?? undefined,
+		usageCount,
+		size: bytes === null ? undefined : { bytes, inodes: inodes ?? 0 },
+		writtenAt,
 	});
 }

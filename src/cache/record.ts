@@ -71,7 +71,7 @@ export type NewRecord = Pick<CacheRecord, "kind" | "parents" | "description" | "
 
 export function createRecord(record: NewRecord): CacheRecord {
 	return {
-		id: newRefId(),
+		id: record.id ?? newRefId(),
 		mutable: false,
 		retain: false,
 		snapshot: undefined,
