@@ -1,7 +1,12 @@
+import type { Archiver } from "../archive/archive.ts";
+import type { ThreadPool } from "../async/pool.ts";
 import type { ImmutableRef } from "../cache/cache.ts";
+import type { ContentStore, LocalContent } from "../content/content.ts";
+import type { ImageStore } from "../content/image-store.ts";
 import type { Platform } from "../oci/platform.ts";
-import type { StepContext } from "../solver/solver.ts";
 import type { Session } from "../session/session.ts";
+import type { StepContext } from "../solver/solver.ts";
+import type { MountSpec } from "../sys/sys.ts";
 
 /** What a frontend made: one tree, or one per platform, with its documents. */
 export interface BuildResult {
@@ -43,3 +48,15 @@ export interface ExportContext extends StepContext {
 
 /** Makes an exporter of a type; throws `invalid-argument` with BuildKit's message for an option that is wrong or unknown. */
 export type ExporterFactory = (attrs: Readonly<Record<string, string>>) => Exporter;
+
+/** What exporters work with; `exporterFactories` in exporter-factories.ts makes them all. */
+export interface ExporterServices {
+	readonly content: ContentStore & LocalContent;
+	readonly images: ImageStore;
+	readonly archiver: Archiver;
+	readonly pool: ThreadPool;
+	/** Makes a ref's mounts a directory of this host, for as long as it is not disposed. */
+	readonly mountTree: (mounts: readonly MountSpec[]) => Disposable & { readonly path: string };
+	/** Milliseconds since 1970; default `Date.now`. */
+	readonly now?: () => number;
+}

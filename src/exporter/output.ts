@@ -1,0 +1,167 @@
+import { fstatSync } from "node:fs";
+import type { TarPart } from "../archive/archive.ts";
+import { verified } from "../content/bytes.ts";
+import type { ContentStore, LocalContent } from "../content/content.ts";
+import { hasCode, SlipwayError, toError } from "../errors/errors.ts";
+import type { OutputStream, SessionOutput } from "../session/session.ts";
+import type { ArchivePart } from "./archive-parts.ts";
+import type { ExportContext, ExporterServices } from "./exporter.ts";
+import { type Damage, discardDamaged } from "./layer-files.ts";
+import { runToEnd } from "./run-to-end.ts";
+import type { FilePart, WriteOutputInput } from "./write-output.job.ts";
+
+/** How errors name a form of output. */
+const formNames: Readonly<Record<SessionOutput["kind"], string>> = {
+	stream: "file writer",
+	directory: "directory",
+	store: "store",
+};
+
+/** The client's place for this exporter, which must be of the form that the exporter can write to. */
+export function outputOf<K extends SessionOutput["kind"]>(
+	{ session, index }: ExportContext,
+	form: K,
+	exporter: string,
+): Extract<SessionOutput, { kind: K }> {
+	const output = session.output(index);
+	if (output === undefined) {
+		throw new SlipwayError(
+			"invalid-argument",
+			`output ${formNames[form]} is required for ${exporter} exporter`,
+		);
+	}
+	if (output.kind !== form) {
+		throw new SlipwayError(
+			"invalid-argument",
+			`output ${formNames[output.kind]} is not supported by ${exporter} exporter`,
+		);
+	}
+	return output as Extract<SessionOutput, { kind: K }>;
+}
+
+/**
+ * Opens the client's stream, writes and closes it; nothing of it stays after a failure. A client that answers that it has the
+ * result already (`already-exists`) is content.
+ */
+export async function withStream(
+	output: Extract<SessionOutput, { kind: "stream" }>,
+	metadata: Readonly<Record<string, string>>,
+	write: (stream: OutputStream) => Promise<void>,
+): Promise<void> {
+	let stream: OutputStream | undefined;
+	try {
+		stream = await output.open(metadata);
+		await write(stream);
+		await stream.close();
+	} catch (thrown) {
+		await stream?.abort().catch(() => {});
+		if (!hasCode(thrown, "already-exists")) {
+			throw toError(thrown);
+		}
+	}
+}
+
+/** Writes an image's archive. A blob that is damaged on disk is an error and is removed, so that the next build makes it anew. */
+export async function writeArchive(
+	stream: OutputStream,
+	parts: readonly ArchivePart[],
+	services: Pick<ExporterServices, "content" | "pool">,
+	signal: AbortSignal,
+): Promise<void> {
+	const { content, pool } = services;
+	const damage = isRegularFile(stream.fd)
+		? await runToEnd<WriteOutputInput, Damage | undefined>(
+				pool,
+				"exporter/write-output",
+				{ fd: stream.fd, content: { kind: "parts", parts: parts.map((part) => withPath(part, content)) } },
+				{ signal },
+			)
+		: await streamParts(stream, parts, content, signal);
+	if (damage !== undefined) {
+		throw await discardDamaged(content, damage);
+	}
+}
+
+/** Writes a tar of trees. */
+export async function writeTrees(
+	stream: OutputStream,
+	parts: readonly TarPart[],
+	services: Pick<ExporterServices, "archiver" | "pool">,
+	signal: AbortSignal,
+): Promise<void> {
+	if (isRegularFile(stream.fd)) {
+		await runToEnd<WriteOutputInput, undefined>(
+			services.pool,
+			"exporter/write-output",
+			{ fd: stream.fd, content: { kind: "trees", parts } },
+			{ signal },
+		);
+		return;
+	}
+	for await (const chunk of services.archiver.tar(parts, { signal })) {
+		await stream.write(chunk);
+	}
+}
+
+/** A pipe may block its writer for ever, which must not happen to a thread that others wait for. */
+function isRegularFile(fd: number | undefined): fd is number {
+	return fd !== undefined && fstatSync(fd).isFile();
+}
+
+function withPath(part: ArchivePart, content: LocalContent): FilePart {
+	return part.kind === "bytes" ? part : { ...part, path: content.path(part.digest) };
+}
+
+async function streamParts(
+	stream: OutputStream,
+	parts: readonly ArchivePart[],
+	content: ContentStore,
+	signal: AbortSignal,
+): Promise<Damage | undefined> {
+	for (const part of parts) {
+		if (part.kind === "bytes") {
+			await stream.write(part.bytes);
+			continue;
+		}
+		const damage = await readVerified(content, part, signal, (chunks) => writeChunks(stream, chunks));
+		if (damage !== undefined) {
+			return damage;
+		}
+	}
+	return undefined;
+}
+
+async function writeChunks(stream: OutputStream, chunks: AsyncIterable<Uint8Array>): Promise<void> {
+	for await (const chunk of chunks) {
+		await stream.write(chunk);
+	}
+}
+
+/** Hands a blob's chunks on. What is wrong with the blob is the answer; other errors are thrown. */
+export async function readVerified(
+	content: ContentStore,
+	{ digest, size }: { readonly digest: Damage["digest"]; readonly size: number },
+	signal: AbortSignal,
+	consume: (chunks: AsyncIterable<Uint8Array>) => Promise<void>,
+): Promise<Damage | undefined> {
+	let damage: SlipwayError | undefined;
+	async function* chunks(): AsyncGenerator<Uint8Array, void> {
+		try {
+			yield* verified(content.read(digest, { signal }), { digest, size });
+		} catch (thrown) {
+			const error = toError(thrown);
+			if (error.code === "data-loss" || error.code === "not-found") {
+				damage = error;
+			}
+			throw error;
+		}
+	}
+	try {
+		await consume(chunks());
+	} catch (thrown) {
+		if (damage === undefined) {
+			throw thrown;
+		}
+	}
+	return damage === undefined ? undefined : { digest, found: damage.message };
+}
