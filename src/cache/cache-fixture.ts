@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { createThreadPool, type ThreadPool } from "../async/pool.ts";
 import { type LocalContentStore, openLocalContentStore } from "../content/local.ts";
 import { type Database, openDatabase } from "../database/database.ts";
+import type { Digest } from "../oci/digest.ts";
 import { openNativeSnapshotter } from "../snapshot/native.ts";
 import { openOverlaySnapshotter } from "../snapshot/overlay.ts";
 import type { Snapshotter } from "../snapshot/snapshot.ts";
@@ -16,6 +17,8 @@ export interface CacheFixture extends AsyncDisposable {
 	readonly folder: string;
 	readonly pool: ThreadPool;
 	readonly warnings: string[];
+	/** Blobs that others need. */
+	readonly keptBlobs: Set<Digest>;
 	readonly signal: AbortSignal;
 	readonly cache: CacheManager;
 	readonly content: LocalContentStore;
@@ -35,6 +38,7 @@ export async function openFixture(kind: "overlayfs" | "native" = "overlayfs"): P
 	const folder = mkdtempSync(`${tmpdir()}/slipway-cache-`);
 	const pool = createThreadPool({ size: 2 });
 	const warnings: string[] = [];
+	const keptBlobs = new Set<Digest>();
 	const { signal } = new AbortController();
 	const open = async (bootId: string) => {
 		const database = openDatabase(`${folder}/metadata.db`);
@@ -52,6 +56,7 @@ export async function openFixture(kind: "overlayfs" | "native" = "overlayfs"): P
 			snapshotter,
 			pool,
 			warn,
+			keptBlobs: async () => keptBlobs,
 			bootId,
 		});
 		return { database, content, snapshotter, cache };
@@ -73,6 +78,7 @@ export async function openFixture(kind: "overlayfs" | "native" = "overlayfs"): P
 		folder,
 		pool,
 		warnings,
+		keptBlobs,
 		signal,
 		withMount,
 		get cache() {

@@ -202,7 +202,7 @@ export interface MutableDigests extends ContentDigests {
 
 export interface DigestEntry {
 	readonly kind: "file" | "directory" | "symlink";
-	/** From `fileDigest` and the like in content-digest-header.ts. */
+	/** SHA-256 of `digestHeader` (content-digest-header.ts) and a file's data. Devices that a client sent need it: on disk they count otherwise. */
 	readonly digest: Digest;
 	/** Of a symbolic link. */
 	readonly target?: string;

@@ -52,8 +52,11 @@ export interface OpenCacheOptions {
 	readonly pool: ThreadPool;
 	/** Damage that was found and became a miss. */
 	readonly warn: (message: string) => void;
-	/** Blobs that others than the cache need: kept images, build history. Default: none. */
-	readonly keepsBlob?: (digest: Digest) => boolean;
+	/**
+	 * Blobs that others than the cache need: closures of kept images, build history. Asked when blobs are about to be
+	 * removed. Without it blobs that no record names are left alone.
+	 */
+	readonly keptBlobs?: () => Promise<ReadonlySet<Digest>>;
 	/** Whether the layers with these diff ids belong to a kept image, for `shared` in `du`. Default: none. */
 	readonly isShared?: (diffIds: readonly Digest[]) => boolean;
 	/** Identifies this run of the machine; default: the kernel's boot id. */
@@ -72,7 +75,7 @@ export async function openCache(options: OpenCacheOptions): Promise<CacheManager
 		table,
 		content: options.content,
 		snapshotter: options.snapshotter,
-		keepsBlob: options.keepsBlob ?? (() => false),
+		keptBlobs: options.keptBlobs,
 		lostSince: sameBoot ? undefined : Number(table.getState("synced") ?? 0),
 		warn: options.warn,
 	});
@@ -268,6 +271,7 @@ class Manager implements CacheManager, RefOwner {
 
 	async *prune(options: PruneOptions): AsyncGenerator<UsageRecord, void> {
 		const { signal, keepBytes } = options;
+		const keptBlobs = once(() => this.#keptBlobs());
 		let used = keepBytes === undefined ? 0 : await this.#usedBytes(signal);
 		const skipped = new Set<CacheRecord>();
 		for (;;) {
@@ -299,7 +303,7 @@ class Manager implements CacheManager, RefOwner {
 				if (record.removed || isInUse(record) || record.children.size > 0 || !isShown(record)) {
 					continue;
 				}
-				await this.#remove(withDescendants([record]));
+				await this.#remove(withDescendants([record]), keptBlobs);
 				used -= usage.bytes;
 				yield line;
 			}
@@ -499,11 +503,12 @@ class Manager implements CacheManager, RefOwner {
 	}
 
 	/** Records first, files after: what is left by a crash in between is swept. */
-	async #remove(records: readonly CacheRecord[]): Promise<void> {
+	async #remove(
+		records: readonly CacheRecord[],
+		keptBlobs: () => Promise<ReadonlySet<Digest>> = () => this.#keptBlobs(),
+	): Promise<void> {
 		const snapshots = records.flatMap(ownSnapshots);
-		const blobs = new Map(
-			records.flatMap((record) => [...record.blobs.keys()].map((digest) => [digest, record] as const)),
-		);
+		const blobs = new Set(records.flatMap((record) => [...record.blobs.keys()]));
 		const others = records.flatMap((record) =>
 			[...record.blobs.keys()].flatMap((digest) => this.#table.blobOwners(digest)),
 		);
@@ -514,12 +519,19 @@ class Manager implements CacheManager, RefOwner {
 		for (const other of others) {
 			other.size = undefined;
 		}
-		for (const digest of blobs.keys()) {
-			if (!this.#table.hasBlob(digest) && this.#options.keepsBlob?.(digest) !== true) {
+		const unowned = [...blobs].filter((digest) => !this.#table.hasBlob(digest));
+		const kept = unowned.length === 0 ? noBlobs : await keptBlobs();
+		for (const digest of unowned) {
+			// An image may have come by while the kept ones were listed.
+			if (!kept.has(digest) && !this.#table.hasBlob(digest)) {
 				await this.#options.content.delete(digest);
 			}
 		}
 		await Promise.all(snapshots.map((id) => this.#removeSnapshot(id)));
+	}
+
+	async #keptBlobs(): Promise<ReadonlySet<Digest>> {
+		return (await this.#options.keptBlobs?.()) ?? noBlobs;
 	}
 
 	#removeSnapshots(ids: readonly SnapshotId[]): void {
@@ -559,6 +571,17 @@ class Manager implements CacheManager, RefOwner {
 			}
 		}
 	}
+}
+
+const noBlobs: ReadonlySet<Digest> = new Set();
+
+/** The answer of the first call, for all. */
+function once<T>(ask: () => Promise<T>): () => Promise<T> {
+	let answer: Promise<T> | undefined;
+	return () => {
+		answer ??= ask();
+		return answer;
+	};
 }
 
 /** Providers of one layer that are remembered. */

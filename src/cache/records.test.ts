@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { describe, it } from "node:test";
 import { hasCode } from "../errors/errors.ts";
+import { encodedOf } from "../oci/digest.ts";
 import type { ImmutableRef, RefId } from "./cache.ts";
 import { type CacheFixture, openFixture } from "./cache-fixture.ts";
 
@@ -33,6 +34,8 @@ for (const kind of ["overlayfs", "native"] as const) {
 			fixture.write(kept, (dir) => writeFileSync(`${dir}/file`, "1"));
 			await fixture.snapshotter.create({ id: "stray" as never, parents: [], signal });
 			await fixture.content.write(chunks("stray"), { signal });
+			const needed = await fixture.content.write(chunks("needed"), { signal });
+			fixture.keptBlobs.add(needed.digest);
 			await fixture.reopen({ kill: true });
 			assert.equal(await fixture.cache.getMutable(unfinished.id), undefined);
 			const again = await fixture.cache.getMutable(kept.id);
@@ -41,7 +44,7 @@ for (const kind of ["overlayfs", "native"] as const) {
 			assert.ok(await fixture.cache.get(base.id));
 			await fixture.reopen();
 			assert.equal((await fixture.snapshotter.list()).length, 2);
-			assert.deepEqual(readdirSync(`${fixture.folder}/content/blobs/sha256`), []);
+			assert.deepEqual(readdirSync(`${fixture.folder}/content/blobs/sha256`), [encodedOf(needed.digest)]);
 		});
 
 		it("go when files are gone, with a warning and all that stands on them", async () => {

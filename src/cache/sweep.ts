@@ -10,8 +10,8 @@ export interface SweepOptions {
 	readonly table: RecordTable;
 	readonly content: ContentStore & Partial<LocalContent>;
 	readonly snapshotter: Snapshotter;
-	/** Blobs that somebody else needs. */
-	readonly keepsBlob: (digest: Digest) => boolean;
+	/** Blobs that somebody else needs; undefined: nobody knows, so none is removed. */
+	readonly keptBlobs: (() => Promise<ReadonlySet<Digest>>) | undefined;
 	/** Files written after this time may have been lost by the machine; undefined: it did not go down. */
 	readonly lostSince: number | undefined;
 	readonly warn: (message: string) => void;
@@ -84,10 +84,17 @@ export function withDescendants(records: Iterable<CacheRecord>): readonly CacheR
 	return [...found].reverse();
 }
 
-async function sweepBlobs({ table, content, keepsBlob }: SweepOptions): Promise<void> {
+async function sweepBlobs({ table, content, keptBlobs }: SweepOptions): Promise<void> {
+	if (keptBlobs === undefined) {
+		return;
+	}
+	let kept: ReadonlySet<Digest> | undefined;
 	for await (const digest of listDigests(content)) {
-		if (!table.hasBlob(digest) && !keepsBlob(digest)) {
-			await content.delete(digest);
+		if (!table.hasBlob(digest)) {
+			kept ??= await keptBlobs();
+			if (!kept.has(digest)) {
+				await content.delete(digest);
+			}
 		}
 	}
 }
