@@ -94,12 +94,6 @@ export const buildFlags: readonly FlagSpec[] = [
 		help: "How layers are stored: auto, overlayfs, native",
 	},
 	{
-		name: "ssh",
-		kind: "list",
-		value: "id[=socket]",
-		help: 'SSH agent for RUN --mount=type=ssh: "default" or "id=socket"',
-	},
-	{
 		name: "tag",
 		short: "t",
 		kind: "list",
@@ -129,6 +123,7 @@ export const buildFlags: readonly FlagSpec[] = [
 	missing("cpu-shares", "string", "limits per build come with the whole of RUN", "c"),
 	missing("cpuset-cpus", "string", "limits per build come with the whole of RUN"),
 	missing("cpuset-mems", "string", "limits per build come with the whole of RUN"),
+	missing("ssh", "list", "agents come with the whole of RUN"),
 	missing("squash", "bool", "BuildKit has never had it"),
 	missing("compress", "bool", "the context is not sent anywhere"),
 	missing("isolation", "string", "it is for Windows"),

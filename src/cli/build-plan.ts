@@ -5,7 +5,7 @@ import { entitlements } from "../control/control.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { parsePlatform } from "../oci/platform.ts";
 import { formatReference, parseReference, withDefaultTag } from "../oci/reference.ts";
-import { createLocalSession } from "../session/local-session.ts";
+import { createLocalSession, type LocalSessionOptions } from "../session/local-session.ts";
 import type { Session } from "../session/session.ts";
 import { buildArguments, hostEntries, keyValues, memoryBytes, ulimits } from "./build-values.ts";
 import { planContexts } from "./context-plan.ts";
@@ -85,17 +85,13 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 async function secretsOf(
 	flags: ParsedFlags,
 	terminal: Terminal,
-): Promise<Pick<Parameters<typeof createLocalSession>[0], "secrets" | "ssh">> {
+): Promise<Pick<LocalSessionOptions, "secrets">> {
 	const secrets = flags.list("secret");
-	const ssh = flags.list("ssh");
-	const [{ createSecrets }, { createSshAgents }] = await Promise.all([
-		import("../session/secrets.ts"),
-		import("../session/ssh-agents.ts"),
-	]);
-	return {
-		...(secrets.length === 0 ? {} : { secrets: createSecrets(secrets, { env: terminal.env }) }),
-		...(ssh.length === 0 ? {} : { ssh: createSshAgents(ssh, { env: terminal.env }) }),
-	};
+	if (secrets.length === 0) {
+		return {};
+	}
+	const { createSecrets } = await import("../session/secrets.ts");
+	return { secrets: createSecrets(secrets, { env: terminal.env }) };
 }
 
 /** Names what another build of the same directory on this machine may reuse. */

@@ -2,9 +2,9 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { createArchiver } from "../archive/archiver.ts";
 import { createThreadPool } from "../async/pool.ts";
+import { createDatabaseKeyStore } from "../cache/key-store.ts";
 import { openCache } from "../cache/manager.ts";
-import { createRefResults } from "../cache/ref-results.ts";
-import { createSqliteKeyStore } from "../cache/sqlite-key-store.ts";
+import { createResultStore } from "../cache/result-store.ts";
 import { createBlobSources } from "../content/blob-sources.ts";
 import { createImageStore } from "../content/image-store.ts";
 import { openLocalContentStore } from "../content/local.ts";
@@ -103,7 +103,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 	const sources = [
 		createImageSource({ ...imageAccess, cache }),
 		createOciLayoutSource({ content, cache }),
-		createLocalSource({ cache, pool }),
+		createLocalSource({ cache }),
 	];
 	const services: WorkerServices = {
 		cache,
@@ -117,11 +117,11 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		logLimits: logLimits(options.env),
 	};
 	mkdirSync(services.mountRoot, { recursive: true, mode: 0o700 });
-	const results = createRefResults(cache);
+	const results = createResultStore(cache);
 	const solver = stack.use(
 		createSolver<Output>({
 			resolveOp: createOpResolver(services),
-			keys: createSqliteKeyStore(database),
+			keys: createDatabaseKeyStore(database),
 			results,
 			handling: {
 				clone: (output) => output?.clone(),
