@@ -82,6 +82,10 @@ function singlePlatform(entry: PlatformResult | undefined, config: string | unde
 
 /** Undefined if the config says neither OS nor architecture. */
 function platformOfConfig(config: string): Platform | undefined {
+	if (config.trim() === "null") {
+		// Refused with its own message when the config is written.
+		return undefined;
+	}
 	const {
 		os,
 		architecture,

@@ -138,7 +138,7 @@ async function writeChunks(stream: OutputStream, chunks: AsyncIterable<Uint8Arra
 }
 
 /** Hands a blob's chunks on. What is wrong with the blob is the answer; other errors are thrown. */
-export async function readVerified(
+async function readVerified(
 	content: ContentStore,
 	{ digest, size }: { readonly digest: Damage["digest"]; readonly size: number },
 	signal: AbortSignal,
