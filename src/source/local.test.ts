@@ -125,7 +125,6 @@ test("a copy is made once, refreshed by the next build, and its known digests fo
 	const first = await world.snapshot(world.open());
 	assert.equal(await world.content(first, "d/a"), "one");
 	const digest = await world.digest(first, "/d");
-	const same = await world.digest(first, "/b");
 	await first.release();
 
 	const second = await world.snapshot(world.open());
@@ -142,8 +141,7 @@ test("a copy is made once, refreshed by the next build, and its known digests fo
 	writeFileSync(join(world.directory, "b"), "same");
 	await third.release();
 	const fourth = await world.snapshot(world.open());
-	assert.notEqual(await world.digest(fourth, "/b"), "");
-	assert.equal(typeof same, "string");
+	assert.match(await world.digest(fourth, "/b"), /^sha256:/);
 	await fourth.release();
 	assert.equal(world.fixture.cache.search("local.sharedKey:context::project:node").length, 1);
 });

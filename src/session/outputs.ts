@@ -1,0 +1,156 @@
+import { randomBytes } from "node:crypto";
+import {
+	closeSync,
+	constants,
+	fchmodSync,
+	fstatSync,
+	openSync,
+	realpathSync,
+	renameSync,
+	rmSync,
+	statSync,
+	write,
+	writeSync,
+} from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { promisify } from "node:util";
+import { hasCode, SlipwayError, toError, wrap } from "../errors/errors.ts";
+import type { OutputStream, SessionOutput } from "./session.ts";
+
+type Stream = Extract<SessionOutput, { kind: "stream" }>;
+
+/**
+ * A file of the client. It is written beside its name and takes it at the end: who reads the name sees the old file or the new one.
+ * A link keeps being one, what it points to is replaced. A pipe or device is written to as it is.
+ */
+export function fileOutput(path: string): Stream {
+	return {
+		kind: "stream",
+		async open() {
+			try {
+				const existing = statSync(path, { throwIfNoEntry: false });
+				if (existing?.isDirectory() === true) {
+					throw new SlipwayError("invalid-argument", `destination file ${path} is a directory`);
+				}
+				return existing === undefined || existing.isFile()
+					? replaceFile(existing === undefined ? resolveNew(path) : realpathSync(path), existing?.mode)
+					: openSpecial(path);
+			} catch (thrown) {
+				throw wrap(thrown, `failed to open ${path}`);
+			}
+		},
+	};
+}
+
+/** An open descriptor, such as 1: it stays open, and what was written to it cannot be taken back. */
+export function descriptorOutput(fd: number): Stream {
+	return {
+		kind: "stream",
+		async open() {
+			return openStream(fd, { close() {}, abort() {} });
+		},
+	};
+}
+
+/** A directory of the client; whoever writes makes it if needed. `delete` also removes what the result does not have. */
+export function directoryOutput(path: string, mode: "copy" | "delete" = "copy"): SessionOutput {
+	if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === false) {
+		throw new SlipwayError("invalid-argument", `destination directory ${path} is a file`);
+	}
+	return { kind: "directory", path, mode };
+}
+
+/** Where a new file goes: a link that points to nothing yet is no place to rename to. */
+function resolveNew(path: string): string {
+	const directory = dirname(path);
+	try {
+		return join(realpathSync(directory), basename(path));
+	} catch (thrown) {
+		if (hasCode(toError(thrown), "not-found")) {
+			throw new SlipwayError("not-found", `directory ${directory} does not exist`, { cause: thrown });
+		}
+		throw thrown;
+	}
+}
+
+function replaceFile(target: string, mode: number | undefined): OutputStream {
+	const temporary = join(dirname(target), `.${basename(target)}.${randomBytes(6).toString("hex")}`);
+	const fd = openSync(
+		temporary,
+		constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+		0o666,
+	);
+	return openStream(fd, {
+		close() {
+			if (mode !== undefined) {
+				fchmodSync(fd, mode & 0o777);
+			}
+			closeSync(fd);
+			renameSync(temporary, target);
+		},
+		abort() {
+			closeSync(fd);
+			rmSync(temporary, { force: true });
+		},
+	});
+}
+
+function openSpecial(path: string): OutputStream {
+	const fd = openSync(path, constants.O_WRONLY);
+	return openStream(fd, { close: () => closeSync(fd), abort: () => closeSync(fd) });
+}
+
+interface Ending {
+	close(): void;
+	abort(): void;
+}
+
+const writeAsync = promisify(write);
+
+function openStream(fd: number, ending: Ending): OutputStream {
+	// What blocks must not block this thread, and what does not block says EAGAIN: both are for this thread to wait for.
+	const isFile = fstatSync(fd).isFile();
+	let open = true;
+	const end = (how: "close" | "abort"): void => {
+		if (open) {
+			open = false;
+			ending[how]();
+		}
+	};
+	return {
+		fd: isFile ? fd : undefined,
+		async write(chunk) {
+			try {
+				for (let at = 0; at < chunk.length; ) {
+					at += isFile ? writeSync(fd, chunk, at) : await writeSome(fd, chunk.subarray(at));
+				}
+			} catch (thrown) {
+				throw wrap(thrown, "could not write the result");
+			}
+		},
+		async close() {
+			try {
+				end("close");
+			} catch (thrown) {
+				throw wrap(thrown, "could not finish the result");
+			}
+		},
+		async abort() {
+			end("abort");
+		},
+	};
+}
+
+async function writeSome(fd: number, chunk: Uint8Array): Promise<number> {
+	for (;;) {
+		try {
+			return (await writeAsync(fd, chunk)).bytesWritten;
+		} catch (thrown) {
+			if ((thrown as NodeJS.ErrnoException).code !== "EAGAIN") {
+				throw thrown;
+			}
+			await sleep(2);
+		}
+	}
+}
