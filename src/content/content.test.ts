@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -43,6 +43,26 @@ test("local: adopt takes a finished file over and refuses one of another size", 
 		writeFileSync(again, "abc");
 		await store.adopt(again, { digest, size: 3 });
 		assert.deepEqual(readdirSync(join(root, "ingest")), []);
+	}));
+
+test("local: a blob that was written or confirmed is known to be whole until its file is touched", () =>
+	withRoot(async (root) => {
+		const store = await openLocalContentStore({ root, signal });
+		const { digest } = await store.write(chunksOf(Buffer.from("abc")), { signal });
+		assert.equal(store.isConfirmed(digest), true);
+		utimesSync(store.path(digest), 1, 1);
+		assert.equal(store.isConfirmed(digest), false);
+		store.confirmation(digest)();
+		assert.equal(store.isConfirmed(digest), true);
+		const early = store.confirmation(digest);
+		utimesSync(store.path(digest), 2, 2);
+		early();
+		assert.equal(store.isConfirmed(digest), false, "touched between reading and confirming");
+		const other = await openLocalContentStore({ root, signal });
+		assert.equal(other.isConfirmed(digest), false, "what another process wrote is not known");
+		await store.delete(digest);
+		store.confirmation(digest)();
+		assert.equal(store.isConfirmed(digest), false);
 	}));
 
 test("local: open sweeps what a killed process left under way", () =>

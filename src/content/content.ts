@@ -50,6 +50,13 @@ export interface LocalContent {
 	temporaryPath(): string;
 	/** Takes over a finished file whose digest and size the caller computed while writing. */
 	adopt(file: string, info: BlobInfo): Promise<void>;
+	/**
+	 * True if this process knows that the blob's bytes have its digest (it wrote them, or `confirmation` was called) and the file was
+	 * not touched since, by inode, size and times: who would hash a gigabyte to find damage need not.
+	 */
+	isConfirmed(digest: Digest): boolean;
+	/** To be taken before the blob is read; calling it says that the bytes were right. */
+	confirmation(digest: Digest): () => void;
 }
 
 /**

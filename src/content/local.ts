@@ -85,6 +85,8 @@ async function removeDamaged(store: LocalContentStore, signal: AbortSignal): Pro
 
 class LocalStore implements ContentStore, LocalContent {
 	readonly #root: string;
+	/** The state of a blob's file when its bytes were known to be right. */
+	readonly #confirmed = new Map<Digest, string>();
 
 	constructor(root: string) {
 		this.#root = root;
@@ -139,7 +141,22 @@ class LocalStore implements ContentStore, LocalContent {
 		}
 	}
 
+	isConfirmed(digest: Digest): boolean {
+		const state = this.#confirmed.get(digest);
+		return state !== undefined && state === fileState(this.path(digest));
+	}
+
+	confirmation(digest: Digest): () => void {
+		const state = fileState(this.path(digest));
+		return () => {
+			if (state !== undefined) {
+				this.#confirmed.set(digest, state);
+			}
+		};
+	}
+
 	async delete(digest: Digest): Promise<void> {
+		this.#confirmed.delete(digest);
 		rmSync(this.path(digest), { force: true });
 	}
 
@@ -166,7 +183,14 @@ class LocalStore implements ContentStore, LocalContent {
 			mkdirSync(`${this.#root}/blobs/${algorithmOf(digest)}`, { recursive: true, mode: 0o700 });
 		}
 		renameSync(file, target);
+		this.confirmation(digest)();
 	}
+}
+
+/** Changes with every write to the file, by whomever. */
+function fileState(path: string): string | undefined {
+	const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
+	return stat && `${stat.dev} ${stat.ino} ${stat.size} ${stat.mtimeNs} ${stat.ctimeNs}`;
 }
 
 async function writeFile(

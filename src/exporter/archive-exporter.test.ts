@@ -7,6 +7,7 @@ import {
 	openSync,
 	readFileSync,
 	truncateSync,
+	utimesSync,
 	writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -198,6 +199,33 @@ for (const [how, damage] of [
 		});
 	}
 }
+
+test("a large layer that nobody knows is hashed beside its copy, once", async () => {
+	await using services = await createTestServices();
+	const bytes = new Uint8Array(9 << 20).fill(7);
+	const large = layerOf(bytes);
+	const path = services.content.path(large.digest);
+	writeFileSync(path, bytes);
+	const whole = buildResult([platformResult("linux/amd64", fakeRef([large]), config)]);
+	const file = join(services.directory, "image.tar");
+	const exportIt = (): Promise<unknown> =>
+		createArchiveExporter("oci", services)({}).export(whole, exportContext(fileOutput(file)));
+	assert.equal(services.content.isConfirmed(large.digest), false);
+	await exportIt();
+	assert.equal(services.content.isConfirmed(large.digest), true);
+	bytes[5_000_000] = 8;
+	writeFileSync(path, bytes);
+	utimesSync(path, 1, 1);
+	await assert.rejects(exportIt(), {
+		code: "data-loss",
+		message: `blob ${large.digest} was damaged in the content store (its bytes have digest ${sha256(bytes)}) and has been removed: run the build again to make it anew`,
+	});
+	assert.deepEqual(execFileSync("ls", ["-A", services.directory], { encoding: "utf8" }).split("\n"), [
+		"content",
+		"image.tar",
+		"",
+	]);
+});
 
 test("an abort while threads write leaves no file", async () => {
 	await using services = await createTestServices();

@@ -5,10 +5,11 @@ import type { ContentStore, LocalContent } from "../content/content.ts";
 import { hasCode, SlipwayError, toError } from "../errors/errors.ts";
 import type { OutputStream, SessionOutput } from "../session/session.ts";
 import type { ArchivePart } from "./archive-parts.ts";
+import { copyParts } from "./copy-blobs.ts";
 import type { ExportContext, ExporterServices } from "./exporter.ts";
 import { type Damage, discardDamaged } from "./layer-files.ts";
 import { runToEnd } from "./run-to-end.ts";
-import type { FilePart, WriteOutputInput } from "./write-output.job.ts";
+import type { WriteOutputInput } from "./write-output.job.ts";
 
 /** How errors name a form of output. */
 const formNames: Readonly<Record<SessionOutput["kind"], string>> = {
@@ -68,14 +69,9 @@ export async function writeArchive(
 	services: Pick<ExporterServices, "content" | "pool">,
 	signal: AbortSignal,
 ): Promise<void> {
-	const { content, pool } = services;
+	const { content } = services;
 	const damage = isRegularFile(stream.fd)
-		? await runToEnd<WriteOutputInput, Damage | undefined>(
-				pool,
-				"exporter/write-output",
-				{ fd: stream.fd, content: { kind: "parts", parts: parts.map((part) => withPath(part, content)) } },
-				{ signal },
-			)
+		? await copyParts(stream.fd, parts, services, signal)
 		: await streamParts(stream, parts, content, signal);
 	if (damage !== undefined) {
 		throw await discardDamaged(content, damage);
@@ -108,14 +104,10 @@ function isRegularFile(fd: number | undefined): fd is number {
 	return fd !== undefined && fstatSync(fd).isFile();
 }
 
-function withPath(part: ArchivePart, content: LocalContent): FilePart {
-	return part.kind === "bytes" ? part : { ...part, path: content.path(part.digest) };
-}
-
 async function streamParts(
 	stream: OutputStream,
 	parts: readonly ArchivePart[],
-	content: ContentStore,
+	content: ContentStore & LocalContent,
 	signal: AbortSignal,
 ): Promise<Damage | undefined> {
 	for (const part of parts) {
@@ -123,10 +115,16 @@ async function streamParts(
 			await stream.write(part.bytes);
 			continue;
 		}
+		if (content.isConfirmed(part.digest)) {
+			await writeChunks(stream, content.read(part.digest, { signal }));
+			continue;
+		}
+		const confirm = content.confirmation(part.digest);
 		const damage = await readVerified(content, part, signal, (chunks) => writeChunks(stream, chunks));
 		if (damage !== undefined) {
 			return damage;
 		}
+		confirm();
 	}
 	return undefined;
 }
