@@ -98,6 +98,14 @@ export interface FrontendResult {
 	readonly multiPlatform: boolean;
 	/** `result.json`, `result.txt`, `source.date.epoch/…`, …. */
 	readonly metadata: Readonly<Record<string, Uint8Array>>;
+	/** Caches that the client wants to be looked into. */
+	readonly cacheImports?: readonly FrontendCacheImport[];
+}
+
+export interface FrontendCacheImport {
+	/** `registry`, `local`, `gha`, …. */
+	readonly type: string;
+	readonly attrs: Readonly<Record<string, string>>;
 }
 
 export interface FrontendPlatform {

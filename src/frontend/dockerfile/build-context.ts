@@ -37,6 +37,8 @@ export interface DockerfileSource {
 	readonly file: LocatedFile;
 	/** The step that warnings are shown under. */
 	readonly vertex: Digest;
+	/** How the file was got. */
+	readonly definition: Definition;
 }
 
 export interface RemoteContext {
@@ -186,6 +188,7 @@ export function createBuildContext(request: FrontendRequest, bridge: FrontendBri
 		return {
 			file: { filename, data, language: "Dockerfile", ...(output === undefined ? {} : { output }) },
 			vertex: headOf(definition),
+			definition,
 		};
 	}
 

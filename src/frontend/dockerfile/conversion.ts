@@ -122,14 +122,6 @@ export function stepName(
 	}
 	const where = withPlatform && platform !== undefined ? `${formatStagePlatform(platform, env)} ` : "";
 	const stageName = displayName === "" ? "" : `${displayName} `;
-	const counter = `${String(stepIndex).padStart(counterWidth(total))}/${total}`;
+	const counter = `${String(stepIndex).padStart(String(total).length)}/${total}`;
 	return `[${where}${stageName}${counter}] ${trigger ? "ONBUILD " : ""}${text}`;
-}
-
-/** Go's `1 + log10(n)` cut to an integer, which by rounding is one less than the digits for some powers of ten. */
-function counterWidth(total: number): number {
-	const exponent = Math.floor(Math.log2(total)) + 1;
-	const fraction = total / 2 ** exponent;
-	const log2 = fraction === 0.5 ? exponent - 1 : Math.log(fraction) * (1 / Math.LN2) + exponent;
-	return Math.trunc(1 + log2 * (Math.LN2 / Math.LN10));
 }

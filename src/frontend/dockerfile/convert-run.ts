@@ -32,6 +32,10 @@ export function convertRun(
 	stage.usedPaths.add("/");
 	const inline = inlineCommand(stage, instruction);
 	const args = instruction.command.shell ? withShell(stage.image, inline.args) : inline.args;
+	if (args.length === 0) {
+		// BuildKit finds this out later and has no place for it then.
+		throw invalid("failed to marshal LLB definition: arguments are required");
+	}
 	const mounts = convertMounts(stage, instruction, { sources, context });
 	const env = environmentOf(stage.state);
 	const name = nextStepName(stage, {

@@ -29,6 +29,8 @@ export interface FakeBridgeOptions {
 	readonly images?: Readonly<Record<string, FakeImage>>;
 	/** Files of local directories: directory name, then path. */
 	readonly files: Readonly<Record<string, Readonly<Record<string, Uint8Array>>>>;
+	/** Files of every other source. */
+	readonly otherFiles?: Readonly<Record<string, Uint8Array>>;
 }
 
 export interface FakeBridge extends FrontendBridge {
@@ -73,7 +75,7 @@ export function createFakeBridge(options: FakeBridgeOptions): FakeBridge {
 	};
 }
 
-function fakeRef(identifiers: readonly string[], { files }: FakeBridgeOptions): FrontendRef {
+function fakeRef(identifiers: readonly string[], { files, otherFiles = {} }: FakeBridgeOptions): FrontendRef {
 	const names = identifiers.map((each) =>
 		each.startsWith("local://") ? each.slice("local://".length) : each,
 	);
@@ -82,7 +84,7 @@ function fakeRef(identifiers: readonly string[], { files }: FakeBridgeOptions): 
 	return {
 		async readFile(path) {
 			for (const name of names) {
-				const data = files[name]?.[posix.normalize(path)];
+				const data = (files[name] ?? otherFiles)[posix.normalize(path)];
 				if (data !== undefined) {
 					return data;
 				}

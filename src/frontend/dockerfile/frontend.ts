@@ -1,5 +1,6 @@
-import { SlipwayError } from "../../errors/errors.ts";
+import { SlipwayError, type SourceFile, wrap } from "../../errors/errors.ts";
 import { formatPlatformAll, hostPlatform, normalizePlatform, type Platform } from "../../oci/platform.ts";
+import { parseReference } from "../../oci/reference.ts";
 import type {
 	Frontend,
 	FrontendBridge,
@@ -9,11 +10,19 @@ import type {
 	ResolvedImageConfig,
 	ResolveImageRequest,
 } from "../frontend.ts";
+import { answerConvert } from "./answer-convert.ts";
+import { answerLint } from "./answer-lint.ts";
+import { answerOutline } from "./answer-outline.ts";
+import { answerTargets } from "./answer-targets.ts";
+import { type Answer, answerResult, describeRequests, unsupportedRequest } from "./answers.ts";
 import { createBuildContext, type DockerfileSource } from "./build-context.ts";
-import { convertDockerfile } from "./convert.ts";
+import { type ConvertedDockerfile, type ConvertOptions, convertDockerfile } from "./convert.ts";
+import { detectSyntax } from "./directives.ts";
+import { trimSpace } from "./go-text.ts";
 import { writeImage } from "./image-draft.ts";
 import { formatLintWarning, type LintWarning } from "./linter.ts";
 import type { ContextServices } from "./named-context.ts";
+import { withSource } from "./parser.ts";
 import { type BuildSettings, parseSettings } from "./settings.ts";
 
 /** The frontend `dockerfile.v0`. */
@@ -22,15 +31,30 @@ export function createDockerfileFrontend(): Frontend {
 }
 
 async function solveDockerfile(request: FrontendRequest, bridge: FrontendBridge): Promise<FrontendResult> {
-	const settings = parseSettings(request.options);
+	const { options } = request;
+	const settings = parseSettings(options);
+	const missing = missingAbility(options["frontend.caps"] ?? "");
+	if (missing !== undefined && !missing.forward) {
+		throw missing.error;
+	}
 	const context = createBuildContext(request, bridge);
 	const services: ContextServices = { request, bridge: withImageCache(bridge), context };
 	const source = await context.readDockerfile();
+	checkSyntax(options, source.file);
+	if (missing !== undefined) {
+		throw missing.error;
+	}
+	const work: Work = { settings, services, source };
+	const question = options["requestid"];
+	if (question !== undefined) {
+		return answerResult(await answer(question, work));
+	}
+	if (settings.sbom !== undefined) {
+		throw new SlipwayError("unimplemented", "the attestation sbom can't be made yet");
+	}
 	const targets = settings.targetPlatforms.length === 0 ? [undefined] : settings.targetPlatforms;
 	const results = await Promise.all(
-		targets.map((platform, index) =>
-			convertPlatform(platform, { settings, services, source, warns: index === 0 }),
-		),
+		targets.map((platform, index) => convertPlatform(platform, { ...work, warns: index === 0 })),
 	);
 	const metadata: Record<string, Uint8Array> = {};
 	for (const { result, epoch } of results) {
@@ -43,20 +67,135 @@ async function solveDockerfile(request: FrontendRequest, bridge: FrontendBridge)
 		platforms: results.map(({ result }) => result),
 		multiPlatform: settings.multiPlatform,
 		metadata,
+		...(settings.cacheImports.length === 0 ? {} : { cacheImports: settings.cacheImports }),
 	};
 }
 
-interface PlatformServices {
+interface Work {
 	readonly settings: BuildSettings;
 	readonly services: ContextServices;
 	readonly source: DockerfileSource;
+}
+
+/** Questions are about one platform: the builder's own. */
+async function answer(question: string, { settings, services, source }: Work): Promise<Answer> {
+	const { file } = source;
+	const convert = (more: Partial<ConvertOptions>): Promise<ConvertedDockerfile> =>
+		convertDockerfile({
+			settings,
+			services,
+			file,
+			targetPlatform: undefined,
+			onWarning: (warning) => warn(services.bridge, source, warning),
+			...more,
+		});
+	switch (question) {
+		case "frontend.subrequests.describe":
+			return describeRequests();
+		case "frontend.targets":
+			return answerTargets(file);
+		case "frontend.outline":
+			return answerOutline((await convert({})).target, file.data);
+		case "frontend.convertllb":
+			return answerConvert((await convert({})).marshal());
+		case "frontend.lint": {
+			const warnings: LintWarning[] = [];
+			let error: unknown;
+			try {
+				// Without a target there may be mistakes in any stage.
+				const allStages = settings.target === "";
+				await convert({ allStages, onWarning: (warning) => warnings.push(warning) });
+			} catch (thrown) {
+				services.request.signal.throwIfAborted();
+				error = thrown;
+			}
+			return answerLint({ file, definition: source.definition, warnings, error });
+		}
+		default:
+			throw unsupportedRequest(question);
+	}
+}
+
+const abilities: ReadonlySet<string> = new Set([
+	"moby.buildkit.frontend.inputs",
+	"moby.buildkit.frontend.subrequests",
+	"moby.buildkit.frontend.contexts",
+	"moby.buildkit.frontend.gitquerystring",
+]);
+
+/**
+ * What the client needs and this frontend has not. With `+forward` it is enough if the frontend has it that the
+ * Dockerfile names, which is this one.
+ */
+function missingAbility(
+	wanted: string,
+): { readonly error: SlipwayError; readonly forward: boolean } | undefined {
+	let last: { readonly error: SlipwayError; readonly forward: boolean } | undefined;
+	for (const each of wanted === "" ? [] : wanted.split(",")) {
+		const [name = ""] = each.split("+", 1);
+		if (!abilities.has(name)) {
+			const error = new SlipwayError("unimplemented", `unsupported frontend capability ${name}`);
+			last = { error, forward: each.includes("+forward") };
+			if (!last.forward) {
+				return last;
+			}
+		}
+	}
+	return last;
+}
+
+const syntaxArg = "build-arg:BUILDKIT_SYNTAX";
+
+/**
+ * `# syntax=` names the image of a frontend. All versions and channels of Docker's own are this frontend: nothing is
+ * pulled for them.
+ */
+function checkSyntax(options: FrontendRequest["options"], file: SourceFile): void {
+	// Whoever started this frontend has already looked.
+	if (options["cmdline"] !== undefined) {
+		return;
+	}
+	const given = options[syntaxArg];
+	if (given !== undefined) {
+		const [ref = ""] = trimSpace(given).split(" ", 1);
+		if (!isOwnFrontend(ref)) {
+			throw wrap(otherFrontend(ref), `failed with ${syntaxArg} = ${given}`);
+		}
+		return;
+	}
+	const directive = detectSyntax(file.data);
+	if (directive !== undefined && !isOwnFrontend(directive.ref)) {
+		throw withSource(otherFrontend(directive.ref), file, directive.ranges);
+	}
+}
+
+function isOwnFrontend(name: string): boolean {
+	if (name === "dockerfile.v0") {
+		return true;
+	}
+	try {
+		const { domain, path } = parseReference(name);
+		return domain === "docker.io" && (path === "docker/dockerfile" || path === "docker/dockerfile-upstream");
+	} catch {
+		return false;
+	}
+}
+
+function otherFrontend(ref: string): SlipwayError {
+	return new SlipwayError(
+		"unimplemented",
+		`frontend image ${JSON.stringify(ref)} can't be run: only docker/dockerfile is built in`,
+	);
+}
+
+interface PlatformWork extends Work {
 	/** Mistakes are the same for all platforms, so one of them reports. */
 	readonly warns: boolean;
 }
 
 async function convertPlatform(
 	targetPlatform: Platform | undefined,
-	{ settings, services, source, warns }: PlatformServices,
+	{ settings, services, source, warns }: PlatformWork,
 ): Promise<{ readonly result: FrontendPlatform; readonly epoch: number | undefined }> {
 	const converted = await convertDockerfile({
 		settings,
@@ -132,12 +271,4 @@ function withImageCache(bridge: FrontendBridge): FrontendBridge {
 		warn: (warning) => bridge.warn(warning),
 		resolveImage,
 	};
-}
-
-/** A graph of another frontend's image is not read yet. */
-export function otherFrontend(ref: string): SlipwayError {
-	return new SlipwayError(
-		"unimplemented",
-		`frontend image ${ref} can't be run: only the built-in Dockerfile frontend exists`,
-	);
 }

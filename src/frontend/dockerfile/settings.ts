@@ -3,6 +3,7 @@ import type { LinuxResources } from "../../llb/llb.ts";
 import type { ExtraHost, NetworkMode, Ulimit } from "../../llb/op.ts";
 import { normalizePlatform, type Platform, parsePlatform } from "../../oci/platform.ts";
 import { formatReference, parseReference, withDefaultTag } from "../../oci/reference.ts";
+import type { FrontendCacheImport } from "../frontend.ts";
 import { parseCsvFields } from "./csv-fields.ts";
 import { parseGoBool } from "./go-number.ts";
 import { equalFold, toLower } from "./go-text.ts";
@@ -35,14 +36,9 @@ export interface BuildSettings {
 	readonly cacheNamespace: string;
 	/** Replaces the `check` directive. */
 	readonly lint: LintConfig | undefined;
-	readonly cacheImports: readonly CacheImport[];
+	readonly cacheImports: readonly FrontendCacheImport[];
 	/** Of the scanner that lists an image's packages; absent if none is asked for. */
 	readonly sbom: { readonly generator: string; readonly parameters: ReadonlyMap<string, string> } | undefined;
-}
-
-export interface CacheImport {
-	readonly type: string;
-	readonly attrs: Readonly<Record<string, string>>;
 }
 
 export type FrontendOptions = Readonly<Record<string, string>>;
@@ -172,7 +168,7 @@ function parseMultiPlatform(text: string, platforms: number): boolean {
 	return value;
 }
 
-function parseCacheImports(options: FrontendOptions): readonly CacheImport[] {
+function parseCacheImports(options: FrontendOptions): readonly FrontendCacheImport[] {
 	const text = options["cache-imports"] ?? "";
 	const imports = text === "" ? [] : parseCacheImportList(text);
 	const refs = options["cache-from"] ?? "";
@@ -180,7 +176,7 @@ function parseCacheImports(options: FrontendOptions): readonly CacheImport[] {
 	return [...imports, ...old];
 }
 
-function parseCacheImportList(text: string): readonly CacheImport[] {
+function parseCacheImportList(text: string): readonly FrontendCacheImport[] {
 	const fail = (reason: string, cause?: unknown): SlipwayError =>
 		new SlipwayError(
 			"invalid-argument",

@@ -21,11 +21,11 @@ export interface NormalizeOptions {
 /** The absolute path with forward slashes. Throws `invalid-argument` for a Windows path that can't be one. */
 export function normalizePath(path: string, { parent, os, keepSlash }: NormalizeOptions): string {
 	const written = toSlash(path, os);
-	let from = removeDrive(toSlash(parent, os) || "/", os, keepSlash);
+	let from = removeDriveLetter(toSlash(parent, os) || "/", os, keepSlash);
 	if (!posix.isAbsolute(from)) {
 		from = joinPath("/", from);
 	}
-	let result = removeDrive(written === "" ? from : written, os, keepSlash);
+	let result = removeDriveLetter(written === "" ? from : written, os, keepSlash);
 	if (!isAbsolutePath(result, os)) {
 		result = joinPath(from, result);
 	}
@@ -51,7 +51,7 @@ export function normalizeWorkdir(current: string, next: string, os: string): str
 
 export function isAbsolutePath(path: string, os: string): boolean {
 	try {
-		return posix.isAbsolute(removeDrive(path, os, false));
+		return posix.isAbsolute(removeDriveLetter(path, os, false));
 	} catch {
 		return false;
 	}
@@ -59,6 +59,14 @@ export function isAbsolutePath(path: string, os: string): boolean {
 
 /** The path without its drive letter; on other systems the path as it is. Throws `invalid-argument`. */
 export function removeDriveLetter(path: string, os: string, keepSlash: boolean): string {
+	try {
+		return withoutDrive(path, os, keepSlash);
+	} catch (error) {
+		throw wrap(error, "removing drive letter");
+	}
+}
+
+function withoutDrive(path: string, os: string, keepSlash: boolean): string {
 	if (os !== "windows") {
 		return path;
 	}
@@ -75,14 +83,6 @@ export function removeDriveLetter(path: string, os: string, keepSlash: boolean):
 	const rest = toSlash(path.slice(colon + 1), os);
 	const clean = cleanPath(rest);
 	return keepSlash && clean.length > 1 && rest.endsWith("/") ? `${clean}/` : clean;
-}
-
-function removeDrive(path: string, os: string, keepSlash: boolean): string {
-	try {
-		return removeDriveLetter(path, os, keepSlash);
-	} catch (error) {
-		throw wrap(error, "removing drive letter");
-	}
 }
 
 function invalid(message: string): SlipwayError {
