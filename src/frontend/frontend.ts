@@ -33,9 +33,23 @@ export interface FrontendBridge {
 		request: ResolveImageRequest,
 		options: { readonly signal: AbortSignal },
 	): Promise<ResolvedImageConfig>;
+	/**
+	 * When a git or http source was last changed, in seconds since 1970: the time of the commit, the Last-Modified header.
+	 * Undefined if the source does not say. A bridge that can't ask has no such method.
+	 */
+	sourceTime?(
+		source: SourceIdentity & { readonly logName: string },
+		options: { readonly signal: AbortSignal },
+	): Promise<number | undefined>;
 	warn(warning: FrontendWarning): void;
 	/** What the builder runs; natively first. */
 	readonly platforms: readonly Platform[];
+}
+
+/** A source as its op has it. */
+export interface SourceIdentity {
+	readonly identifier: string;
+	readonly attrs: ReadonlyMap<string, string>;
 }
 
 /** The file system that a graph's output is. */

@@ -81,7 +81,6 @@ export async function convertDockerfile(options: ConvertOptions): Promise<Conver
 		lexer,
 		file,
 		globalArgs: global.values,
-		targetPlatform: options.targetPlatform,
 	});
 
 	const plan: StagePlan = {

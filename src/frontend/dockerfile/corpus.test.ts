@@ -70,11 +70,8 @@ async function check(name: string, facts: Expected): Promise<void> {
 	const given = files["opts.json"];
 	const options = given === undefined ? {} : (JSON.parse(new TextDecoder().decode(given)) as CaseOptions);
 	const bridge = createFakeBridge({
-		files: {
-			dockerfile: files,
-			context: files,
-			"https://example.com/Dockerfile.txt": { context: files["Dockerfile"] ?? new Uint8Array() },
-		},
+		files: { dockerfile: files, context: files },
+		download: files["Dockerfile"] ?? new Uint8Array(),
 		...(options.images === undefined ? {} : { images: options.images }),
 		...(options.buildPlatform === undefined ? {} : { buildPlatform: options.buildPlatform }),
 		otherFiles: files,

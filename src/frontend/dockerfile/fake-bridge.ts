@@ -29,6 +29,10 @@ export interface FakeBridgeOptions {
 	readonly images?: Readonly<Record<string, FakeImage>>;
 	/** Files of local directories: directory name, then path. */
 	readonly files: Readonly<Record<string, Readonly<Record<string, Uint8Array>>>>;
+	/** When sources were last changed, by identifier. */
+	readonly times?: Readonly<Record<string, number>>;
+	/** The file, of whatever name, that an http source gives. */
+	readonly download?: Uint8Array;
 	/** Files of every other source. */
 	readonly otherFiles?: Readonly<Record<string, Uint8Array>>;
 }
@@ -69,13 +73,19 @@ export function createFakeBridge(options: FakeBridgeOptions): FakeBridge {
 			resolved.push(request);
 			return resolveFake(request, options.images ?? {});
 		},
+		async sourceTime({ identifier }) {
+			return options.times?.[identifier];
+		},
 		warn(warning) {
 			warnings.push(warning);
 		},
 	};
 }
 
-function fakeRef(identifiers: readonly string[], { files, otherFiles = {} }: FakeBridgeOptions): FrontendRef {
+function fakeRef(
+	identifiers: readonly string[],
+	{ files, download, otherFiles = {} }: FakeBridgeOptions,
+): FrontendRef {
 	const names = identifiers.map((each) =>
 		each.startsWith("local://") ? each.slice("local://".length) : each,
 	);
@@ -84,7 +94,7 @@ function fakeRef(identifiers: readonly string[], { files, otherFiles = {} }: Fak
 	return {
 		async readFile(path) {
 			for (const name of names) {
-				const data = (files[name] ?? otherFiles)[posix.normalize(path)];
+				const data = /^https?:/.test(name) ? download : (files[name] ?? otherFiles)[posix.normalize(path)];
 				if (data !== undefined) {
 					return data;
 				}

@@ -270,5 +270,10 @@ function withImageCache(bridge: FrontendBridge): FrontendBridge {
 		solve: (definition, options) => bridge.solve(definition, options),
 		warn: (warning) => bridge.warn(warning),
 		resolveImage,
+		...(bridge.sourceTime === undefined
+			? {}
+			: {
+					sourceTime: (source, options) => bridge.sourceTime?.(source, options) ?? Promise.resolve(undefined),
+				}),
 	};
 }
