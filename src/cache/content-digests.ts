@@ -25,8 +25,8 @@ import {
 import type { TemporaryMounts } from "./temporary-mounts.ts";
 
 const schema = `
-CREATE TABLE IF NOT EXISTS cache_digests (tree TEXT PRIMARY KEY, data BLOB NOT NULL);
-DELETE FROM cache_digests WHERE tree NOT IN (SELECT id FROM cache_record);
+CREATE TABLE IF NOT EXISTS cache_digests (tree TEXT PRIMARY KEY, data BLOB NOT NULL, writing INTEGER NOT NULL DEFAULT 0);
+DELETE FROM cache_digests WHERE writing = 1 OR tree NOT IN (SELECT id FROM cache_record);
 `;
 
 export interface DigestCacheOptions {
@@ -72,10 +72,10 @@ export class DigestCache {
 		};
 	}
 
-	/** Somebody begins to write to the tree. Should he never end, nothing that is kept is wrong. */
+	/** Somebody begins to write to the tree. Should he never end, what is kept is forgotten at the next start. */
 	beginWriting(key: string): void {
 		this.#get(key).writing = true;
-		this.#options.database.run("DELETE FROM cache_digests WHERE tree = ?", key);
+		this.#options.database.run("UPDATE cache_digests SET writing = 1 WHERE tree = ?", key);
 	}
 
 	/** The writer has told of all changes, and writes no more. */
@@ -83,8 +83,11 @@ export class DigestCache {
 		const tree = this.#trees.get(key);
 		if (tree !== undefined) {
 			tree.writing = false;
-			tree.dirty = true;
-			this.#scheduleSave();
+			if (tree.dirty) {
+				this.#scheduleSave();
+			} else {
+				this.#options.database.run("UPDATE cache_digests SET writing = 0 WHERE tree = ?", key);
+			}
 		}
 	}
 
@@ -115,7 +118,11 @@ export class DigestCache {
 
 	#saveTree(key: string, tree: Tree): void {
 		if (tree.dirty && !tree.writing) {
-			this.#options.database.run("INSERT OR REPLACE INTO cache_digests VALUES (?, ?)", key, tree.encode());
+			this.#options.database.run(
+				"INSERT OR REPLACE INTO cache_digests (tree, data) VALUES (?, ?)",
+				key,
+				tree.encode(),
+			);
 			tree.dirty = false;
 		}
 	}
@@ -172,11 +179,15 @@ class Tree {
 	}
 
 	invalidate(paths: Iterable<string>): void {
+		let any = false;
 		for (const path of paths) {
 			forget(this.#root, keyPath(bytesOf(path)));
+			any = true;
 		}
-		this.#keepRoot();
-		this.dirty = true;
+		if (any) {
+			this.#keepRoot();
+			this.dirty = true;
+		}
 	}
 
 	set(path: string, { kind, digest, target }: DigestEntry): void {
@@ -206,6 +217,9 @@ class Tree {
 	}
 
 	omitRoot(): void {
+		if (this.#omitsRoot) {
+			return;
+		}
 		this.#omitsRoot = true;
 		this.#root.contents = undefined;
 		this.#keepRoot();

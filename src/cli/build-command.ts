@@ -109,7 +109,7 @@ function writeResults(plan: BuildPlan, response: BuildResponse, terminal: Termin
 	if (plan.quiet && imageId !== undefined) {
 		terminal.stdout.write(`${imageId}\n`);
 	}
-	if (!plan.quiet && plan.exporters.length === 0) {
+	if (plan.progressMode !== "quiet" && plan.progressMode !== "rawjson" && plan.exporters.length === 0) {
 		terminal.stderr.write(
 			"WARNING: No output specified. The result stays in the build cache only: name it with --tag, or write it with --output.\n",
 		);

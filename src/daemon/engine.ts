@@ -6,7 +6,9 @@ import { createDatabaseKeyStore } from "../cache/key-store.ts";
 import { openCache } from "../cache/manager.ts";
 import { createResultStore } from "../cache/result-store.ts";
 import { createBlobSources } from "../content/blob-sources.ts";
-import { createImageStore } from "../content/image-store.ts";
+import type { ContentStore } from "../content/content.ts";
+import { imageClosure } from "../content/image-closure.ts";
+import { createImageStore, type ImageStore } from "../content/image-store.ts";
 import { openLocalContentStore } from "../content/local.ts";
 import { createController } from "../control/build.ts";
 import type { BuildOptions, BuildRequest, BuildResponse, Entitlement } from "../control/control.ts";
@@ -16,6 +18,7 @@ import { createOciExecutor } from "../executor/oci-executor.ts";
 import { findRuntime } from "../executor/runtime.ts";
 import { exporterFactories } from "../exporter/exporter-factories.ts";
 import { createDockerfileFrontend } from "../frontend/dockerfile/frontend.ts";
+import type { Digest } from "../oci/digest.ts";
 import { hostPlatforms } from "../oci/host-platforms.ts";
 import { createRegistryClient } from "../registry/client.ts";
 import { createSolver } from "../solver/create-solver.ts";
@@ -85,6 +88,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 			archiver,
 			pool,
 			warn: options.warn,
+			keptBlobs: () => blobsOfImages(images, content, signal),
 		}),
 	);
 	const registry = stack.use(createRegistryClient());
@@ -149,6 +153,18 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		build: (request, buildOptions) => controller.build(request, buildOptions),
 		[Symbol.asyncDispose]: () => held.disposeAsync(),
 	};
+}
+
+/** Blobs of the images that have a name here. */
+async function blobsOfImages(
+	images: ImageStore,
+	content: ContentStore,
+	signal: AbortSignal,
+): Promise<ReadonlySet<Digest>> {
+	const closures = await Promise.all(
+		images.list().map(({ descriptor }) => imageClosure(content, descriptor, { signal })),
+	);
+	return new Set(closures.flatMap((closure) => [...closure.keys()]));
 }
 
 /** The client that starts an engine in its own process is its operator. */

@@ -38,7 +38,10 @@ export interface SyncRequest {
 	/** Paths that are needed, with what they point to if they are symbolic links; wildcards allowed. Empty is everything. */
 	readonly followPaths: readonly string[];
 	readonly target: string;
-	/** `metadata`: files of equal metadata are equal; `none`: everything is written again. */
+	/**
+	 * `metadata`: files of equal metadata are equal; `none`: everything is written again, unless it is known
+	 * to be the very file that was copied before.
+	 */
 	readonly differ: "metadata" | "none";
 	/**
 	 * What `target` holds, from the summary of the last sync into it, so that it need not be walked. Undefined: it is walked.

@@ -42,7 +42,8 @@ export function syncTree(options: SyncTreeOptions): SyncSummary | undefined {
 		filter,
 		filterKey: key,
 		previous: known ?? (isEmpty ? undefined : observeTree(request.target, throwIfAborted)),
-		force: request.differ === "none",
+		// What was remembered of a sync names the very file (inode and change time) that was copied: nothing can be missed.
+		force: request.differ === "none" && known === undefined,
 		maxEntries: limits.entries,
 		throwIfAborted,
 	});
