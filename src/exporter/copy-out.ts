@@ -47,9 +47,14 @@ export class CopyOut implements Disposable {
 	readonly #first: TargetTree;
 	/** Directories to finish: their modes may forbid, and their times change with, what is written into them. */
 	readonly #directories: NewDirectory[] = [];
+	/** Directories that were not there before, with a slash behind: nothing is in the way there. */
+	readonly #made = new Set<ByteString>();
 	/** With `mirror`: all that stays. */
 	readonly #kept = new Set<ByteString>();
 	#bytes = 0;
+	/** For names that nobody else uses. */
+	readonly #unique: string = randomBytes(6).toString("hex");
+	#replaced = 0;
 
 	constructor(input: CopyOutInput, hooks: CopyOutHooks) {
 		this.#input = input;
@@ -105,11 +110,12 @@ export class CopyOut implements Disposable {
 	}
 
 	#directory(path: ByteString, mode: number, time: Timestamp, source: ByteString | undefined): void {
-		this.#kept.add(path);
+		this.#keep(path);
 		this.#directories.push({ path, mode, time, source });
 		this.#attempt(path, () => {
 			try {
 				mkdirSync(this.#target.at(path), 0o700);
+				this.#made.add(`${path}/`);
 			} catch (thrown) {
 				if (!hasCode(toError(thrown), "already-exists")) {
 					throw thrown;
@@ -141,7 +147,7 @@ export class CopyOut implements Disposable {
 		time: Timestamp,
 		names: Map<string, ByteString>,
 	): void {
-		this.#kept.add(path);
+		this.#keep(path);
 		const inode = `${stats.dev}:${stats.ino}`;
 		const first = stats.nlink > 1n ? names.get(inode) : undefined;
 		if (first !== undefined && this.#link(first, path)) {
@@ -177,7 +183,7 @@ export class CopyOut implements Disposable {
 	#link(first: ByteString, path: ByteString): boolean {
 		try {
 			const from = this.#first.at(first);
-			this.#place(path, (at) => linkSync(from, at));
+			this.#place(path, (at) => linkSync(from, at), true);
 			return true;
 		} catch (thrown) {
 			const errno = findDetail(toError(thrown), "errno")?.errno;
@@ -217,25 +223,29 @@ export class CopyOut implements Disposable {
 	}
 
 	/** Makes a new entry; where the name is taken, under another name first, which then takes its place. */
-	#place(path: ByteString, make: (at: string | Buffer) => void): void {
-		try {
-			make(this.#target.at(path));
-			return;
-		} catch (thrown) {
-			if (!hasCode(toError(thrown), "already-exists")) {
-				throw thrown;
+	#place(path: ByteString, make: (at: string | Buffer) => void, isLink = false): void {
+		const folder = path.slice(0, path.lastIndexOf("/") + 1);
+		if (this.#made.has(folder) || lstatSync(this.#target.at(path), { throwIfNoEntry: false }) === undefined) {
+			try {
+				make(this.#target.at(path));
+				return;
+			} catch (thrown) {
+				if (!hasCode(toError(thrown), "already-exists")) {
+					throw thrown;
+				}
 			}
 		}
-		const folder = path.slice(0, path.lastIndexOf("/") + 1);
-		const temporary = `${folder}.tmp.${randomBytes(6).toString("hex")}`;
+		const temporary = `${folder}.tmp.${this.#unique}.${this.#replaced++}`;
 		try {
 			make(this.#target.at(temporary));
 			if (lstatSync(this.#target.at(path), { throwIfNoEntry: false })?.isDirectory() === true) {
 				this.#target.remove(path);
 			}
 			renameSync(this.#target.at(temporary), this.#target.at(path));
-			// Renaming one name of a file to another of the same file does nothing.
-			this.#target.remove(temporary);
+			if (isLink) {
+				// Renaming one name of a file to another of the same file does nothing.
+				this.#target.remove(temporary);
+			}
 		} catch (thrown) {
 			this.#target.remove(temporary);
 			throw thrown;
@@ -252,6 +262,12 @@ export class CopyOut implements Disposable {
 			} else if (lstatSync(this.#target.at(path), { throwIfNoEntry: false })?.isDirectory() === true) {
 				this.#removeOthers(path);
 			}
+		}
+	}
+
+	#keep(path: ByteString): void {
+		if (this.#input.mirror) {
+			this.#kept.add(path);
 		}
 	}
 
