@@ -233,7 +233,7 @@ test("progress: rawjson is one JSON object per line", async () => {
 		.split("\n")
 		.map((line) => JSON.parse(line));
 	const names = records.flatMap((record) => record.vertexes ?? []).map((vertex) => vertex.name);
-	assert.ok(names.includes("[2/2] RUN echo printed by the step"), names.join("\n"));
+	assert.ok(names.includes("[1/2] RUN echo printed by the step"), names.join("\n"));
 	const logs = records
 		.flatMap((record) => record.logs ?? [])
 		.map((log) => Buffer.from(log.data, "base64").toString());

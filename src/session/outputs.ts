@@ -16,6 +16,7 @@ import { basename, dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { hasCode, SlipwayError, toError, wrap } from "../errors/errors.ts";
+import { nameFile, openUnnamedFile } from "../sys/unnamed-file.ts";
 import type { OutputStream, SessionOutput } from "./session.ts";
 
 type Stream = Extract<SessionOutput, { kind: "stream" }>;
@@ -74,17 +75,24 @@ function resolveNew(path: string): string {
 	}
 }
 
+/** Without a name until it is whole where the file system can do that, so that even a killed process leaves nothing. */
 function replaceFile(target: string, mode: number | undefined): OutputStream {
 	const temporary = join(dirname(target), `.${basename(target)}.${randomBytes(6).toString("hex")}`);
-	const fd = openSync(
-		temporary,
-		constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-		0o666,
-	);
+	const unnamed = openUnnamedFile(dirname(target), 0o666);
+	const fd =
+		unnamed ??
+		openSync(
+			temporary,
+			constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+			0o666,
+		);
 	return openStream(fd, {
 		close() {
 			if (mode !== undefined) {
 				fchmodSync(fd, mode & 0o777);
+			}
+			if (unnamed !== undefined) {
+				nameFile(fd, temporary);
 			}
 			closeSync(fd);
 			renameSync(temporary, target);

@@ -6,6 +6,7 @@
  * - `xattr.ts`      get, set, list, remove extended attributes; a symbolic link is never followed
  * - `node.ts`       device nodes, fifos, device numbers, nanosecond times, rename with exchange or no-replace, free space
  * - `copy.ts`       reflink, copy_file_range and holes: one file's bytes into another the cheapest way
+ * - `unnamed-file.ts` a file that has no name until it is whole
  * - `lock.ts`       flock on a descriptor, a lock file with an owner
  * - `spawn.ts`      processes by posix_spawn, whose cost does not grow with this process's memory
  * - `namespace.ts`  unshare, setns, subreaper, user namespaces, what this process may do
