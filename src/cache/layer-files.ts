@@ -393,7 +393,8 @@ export class LayerFiles {
 		const wanted = (descriptor: Descriptor): boolean =>
 			compressionOf(descriptor.mediaType) === options.compression;
 		const known = await this.#reachableBlobs(layer);
-		let descriptor = known.find(wanted) ?? (options.force ? undefined : known[0]);
+		// Unforced it is the layer's first blob, whatever was made of it since.
+		let descriptor = options.force ? known.find(wanted) : known[0];
 		descriptor ??= (await this.#flights.run(
 			`blob ${layer.id} ${options.compression} ${options.level ?? ""}`,
 			(signal) => this.#writeBlob(layer, { ...options, signal }),

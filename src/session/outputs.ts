@@ -75,31 +75,49 @@ function resolveNew(path: string): string {
 	}
 }
 
-/** Without a name until it is whole where the file system can do that, so that even a killed process leaves nothing. */
+/**
+ * Without a name until it is whole where the file system can do that, so that even a killed process leaves nothing. All is
+ * done through one descriptor of the directory: this process may move to another mount namespace meanwhile, from where the
+ * same path would be another mount.
+ */
 function replaceFile(target: string, mode: number | undefined): OutputStream {
-	const temporary = join(dirname(target), `.${basename(target)}.${randomBytes(6).toString("hex")}`);
-	const unnamed = openUnnamedFile(dirname(target), 0o666);
-	const fd =
-		unnamed ??
-		openSync(
-			temporary,
-			constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-			0o666,
-		);
+	const directory = openSync(dirname(target), constants.O_RDONLY | constants.O_DIRECTORY);
+	const within = (name: string): string => `/proc/self/fd/${directory}/${name}`;
+	const temporary = within(`.${basename(target)}.${randomBytes(6).toString("hex")}`);
+	let unnamed: number | undefined;
+	let fd: number;
+	try {
+		unnamed = openUnnamedFile(within("."), 0o666);
+		fd =
+			unnamed ??
+			openSync(
+				temporary,
+				constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+				0o666,
+			);
+	} catch (thrown) {
+		closeSync(directory);
+		throw thrown;
+	}
 	return openStream(fd, {
 		close() {
-			if (mode !== undefined) {
-				fchmodSync(fd, mode & 0o777);
+			try {
+				if (mode !== undefined) {
+					fchmodSync(fd, mode & 0o777);
+				}
+				if (unnamed !== undefined) {
+					nameFile(fd, temporary);
+				}
+				renameSync(temporary, within(basename(target)));
+			} finally {
+				closeSync(fd);
+				closeSync(directory);
 			}
-			if (unnamed !== undefined) {
-				nameFile(fd, temporary);
-			}
-			closeSync(fd);
-			renameSync(temporary, target);
 		},
 		abort() {
 			closeSync(fd);
 			rmSync(temporary, { force: true });
+			closeSync(directory);
 		},
 	});
 }
