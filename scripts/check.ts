@@ -29,12 +29,12 @@ function checkSuites(): readonly string[] {
 	return files
 		.filter((file) => file.endsWith(".suite.ts"))
 		.filter((suite) => {
-			const name = suite.slice(suite.lastIndexOf("/") + 1);
-			const uses = texts.flatMap((text) => text.match(new RegExp(`/${name}"`, "g")) ?? []).length;
-			const calls = texts.flatMap((text) =>
-				text.includes(`/${name}"`) ? (text.match(/Suite\(/g) ?? []) : [],
-			);
-			return uses === 0 || calls.length < 2;
+			const name = suite.slice(suite.lastIndexOf("/") + 1).replaceAll(".", "\\.");
+			const calls = texts.flatMap((text) => {
+				const imported = new RegExp(`import \\{ ([\\w$]+)[^}]*\\} from "[^"]*/${name}"`).exec(text)?.[1];
+				return imported === undefined ? [] : (text.match(new RegExp(`\\b${imported}\\(`, "g")) ?? []);
+			});
+			return calls.length < 2;
 		})
 		.map((suite) => `src/${suite} is called for fewer than two implementations`);
 }

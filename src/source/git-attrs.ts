@@ -96,7 +96,15 @@ function checkRemote(remote: string): string {
 	return remote;
 }
 
-export function checkRef(ref: string): string {
+/** The same for a name that the server gives. */
+export function checkBranch(branch: string): string {
+	if (/[:*?[\\^~]|\.\.|@\{/.test(branch)) {
+		throw new SlipwayError("data-loss", `invalid git branch ${JSON.stringify(branch)} named by the server`);
+	}
+	return checkRef(branch);
+}
+
+function checkRef(ref: string): string {
 	if (ref.startsWith("-") || /[\p{Cc}]/u.test(ref)) {
 		throw new SlipwayError("invalid-argument", `invalid git ref ${JSON.stringify(ref)}`);
 	}

@@ -28,7 +28,8 @@ export async function checkOut(
 	} else {
 		await git.run(["checkout", "--quiet", "--no-overlay", wantedRef, "--", "."], place);
 	}
-	if (!tree.skipSubmodules) {
+	// Without the file no submodule has a URL; asking git costs as much as a checkout.
+	if (!tree.skipSubmodules && existsSync(`${workTree}/.gitmodules`)) {
 		await updateSubmodules(git, place);
 	}
 	if (hasSubdir) {

@@ -1,5 +1,5 @@
 import { redactUrl, SlipwayError } from "../errors/errors.ts";
-import { checkRef, type GitTree, isCommitSha } from "./git-attrs.ts";
+import { checkBranch, type GitTree, isCommitSha } from "./git-attrs.ts";
 import type { Git } from "./git-command.ts";
 
 /** What the ref of a tree stands for now. */
@@ -55,7 +55,7 @@ async function resolveDefaultBranch(git: Git, { remote, checksum }: GitTree): Pr
 	if (!object.startsWith(checksum)) {
 		throw mismatch(checksum, object);
 	}
-	return { name: `refs/heads/${branch}`, ref: checkRef(branch), object, commit: undefined };
+	return { name: `refs/heads/${branch}`, ref: checkBranch(branch), object, commit: undefined };
 }
 
 /** Of equal names the exact one under `refs/` goes first, then the branch, then the tag, as in git's checkout. */

@@ -173,6 +173,10 @@ test("git: submodules, by relative URLs, that move, and never from this machine'
 		assert.equal((await fetchTree(world, remote)).files["lib/s/z"], "644 other");
 		main.commit({ ".gitmodules": modules("lib/s", `file://${sub.path}`), "lib/s": `submodule:${subCommit}` });
 		await rejects(fetchTree(world, remote), "unknown", /transport 'file' not allowed|Failed to clone|fetch/i);
+		// A repository inside of a repository, committed by mistake: nobody says where it is from.
+		const stray = repositories.create("stray");
+		stray.commit({ a: "x", inside: `submodule:${subCommit}` });
+		assert.deepEqual((await fetchTree(world, `${url}/stray.git`)).files, { a: "644 x" });
 	});
 });
 

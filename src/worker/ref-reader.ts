@@ -14,7 +14,7 @@ export function createRefReader(
 		return work(tree.path);
 	};
 	return {
-		readFile: (path, { signal }) => inTree(signal, (root) => readTreeFile(root, path)),
+		readFile: (path, { signal, maxBytes }) => inTree(signal, (root) => readTreeFile(root, path, maxBytes)),
 		readDirectory: (path, { signal }) => inTree(signal, (root) => readTreeDirectory(root, path)),
 		stat: (path, { signal }) => inTree(signal, (root) => statTree(root, path)),
 	};

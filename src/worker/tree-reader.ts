@@ -7,7 +7,7 @@ import { resolveInRoot } from "../sys/root-path.ts";
 const maxFileBytes = 16 * 1024 * 1024;
 
 /** Reads files of a mounted tree for a frontend; no path leads out of it. Errors name the path as the tree has it. */
-export function readTreeFile(root: string, path: string): Uint8Array {
+export function readTreeFile(root: string, path: string, maxBytes?: number): Uint8Array {
 	return at(path, () => {
 		const fd = openSync(
 			resolveInRoot(root, path),
@@ -18,14 +18,12 @@ export function readTreeFile(root: string, path: string): Uint8Array {
 			if (!stat.isFile()) {
 				throw new SlipwayError("invalid-argument", `${path} is not a regular file`);
 			}
-			if (stat.size > maxFileBytes) {
-				throw new SlipwayError(
-					"resource-exhausted",
-					`${path} has ${stat.size} bytes, more than ${maxFileBytes}`,
-				);
+			const size = Math.min(stat.size, maxBytes ?? stat.size);
+			if (size > maxFileBytes) {
+				throw new SlipwayError("resource-exhausted", `${path} has ${size} bytes, more than ${maxFileBytes}`);
 			}
-			const data = new Uint8Array(stat.size);
-			const length = readSync(fd, data, 0, stat.size, 0);
+			const data = new Uint8Array(size);
+			const length = readSync(fd, data, 0, size, 0);
 			return data.subarray(0, length);
 		} finally {
 			closeSync(fd);

@@ -1,4 +1,4 @@
-import { SlipwayError, type SourceFile, wrap } from "../../errors/errors.ts";
+import { canceled, SlipwayError, type SourceFile, wrap } from "../../errors/errors.ts";
 import { formatPlatformAll, hostPlatform, normalizePlatform, type Platform } from "../../oci/platform.ts";
 import { parseReference } from "../../oci/reference.ts";
 import type {
@@ -24,21 +24,25 @@ import { formatLintWarning, type LintWarning } from "./linter.ts";
 import type { ContextServices } from "./named-context.ts";
 import { withSource } from "./parser.ts";
 import { type BuildSettings, parseSettings } from "./settings.ts";
+import { settleAll } from "./settle-all.ts";
 
 /** The frontend `dockerfile.v0`. */
 export function createDockerfileFrontend(): Frontend {
 	return { solve: solveDockerfile };
 }
 
-async function solveDockerfile(request: FrontendRequest, bridge: FrontendBridge): Promise<FrontendResult> {
-	const { options } = request;
+async function solveDockerfile(given: FrontendRequest, bridge: FrontendBridge): Promise<FrontendResult> {
+	const { options } = given;
 	const settings = parseSettings(options);
 	const missing = missingAbility(options["frontend.caps"] ?? "");
 	if (missing !== undefined && !missing.forward) {
 		throw missing.error;
 	}
+	const scope = new AbortController();
+	const request = { ...given, signal: AbortSignal.any([given.signal, scope.signal]) };
 	const context = createBuildContext(request, bridge);
-	const services: ContextServices = { request, bridge: withImageCache(bridge), context };
+	const abort = (): void => scope.abort(canceled());
+	const services: ContextServices = { request, bridge: withImageCache(bridge), context, abort };
 	const source = await context.readDockerfile();
 	checkSyntax(options, source.file);
 	if (missing !== undefined) {
@@ -47,14 +51,15 @@ async function solveDockerfile(request: FrontendRequest, bridge: FrontendBridge)
 	const work: Work = { settings, services, source };
 	const question = options["requestid"];
 	if (question !== undefined) {
-		return answerResult(await answer(question, work));
+		return answerResult(await answer(question, work, given.signal));
 	}
 	if (settings.sbom !== undefined) {
 		throw new SlipwayError("unimplemented", "the attestation sbom can't be made yet");
 	}
 	const targets = settings.targetPlatforms.length === 0 ? [undefined] : settings.targetPlatforms;
-	const results = await Promise.all(
+	const results = await settleAll(
 		targets.map((platform, index) => convertPlatform(platform, { ...work, warns: index === 0 })),
+		abort,
 	);
 	const metadata: Record<string, Uint8Array> = {};
 	for (const { result, epoch } of results) {
@@ -78,7 +83,11 @@ interface Work {
 }
 
 /** Questions are about one platform: the builder's own. */
-async function answer(question: string, { settings, services, source }: Work): Promise<Answer> {
+async function answer(
+	question: string,
+	{ settings, services, source }: Work,
+	signal: AbortSignal,
+): Promise<Answer> {
 	const { file } = source;
 	const convert = (more: Partial<ConvertOptions>): Promise<ConvertedDockerfile> =>
 		convertDockerfile({
@@ -106,7 +115,7 @@ async function answer(question: string, { settings, services, source }: Work): P
 				const allStages = settings.target === "";
 				await convert({ allStages, onWarning: (warning) => warnings.push(warning) });
 			} catch (thrown) {
-				services.request.signal.throwIfAborted();
+				signal.throwIfAborted();
 				error = thrown;
 			}
 			return answerLint({ file, definition: source.definition, warnings, error });

@@ -41,6 +41,8 @@ export interface ContextServices {
 	readonly request: FrontendRequest;
 	readonly bridge: FrontendBridge;
 	readonly context: BuildContext;
+	/** Ends all that is still waited for, because the whole has failed. */
+	readonly abort: () => void;
 }
 
 /** Undefined if the client gave no context of the name. Throws `invalid-argument` for a name that can't be one. */

@@ -18,6 +18,7 @@ import { Linter } from "./linter.ts";
 import { parseInstruction } from "./parse-instructions.ts";
 import { lineRanges, parseDockerfile, withSource } from "./parser.ts";
 import { detectPlatform } from "./platform-args.ts";
+import { settleAll } from "./settle-all.ts";
 import { emptyEnvironment } from "./shell-words.ts";
 import { emptyImageName, findStageContext, linkCommand, type StagePlan } from "./stage-graph.ts";
 import { reachableFrom, type StageState, type StageTable } from "./stage-state.ts";
@@ -90,12 +91,7 @@ async function resolveBases(
 			stage.converted ||= !stage.registered;
 		}
 	});
-	// All of them end before anyone goes on, whatever the first failure.
-	const failures: unknown[] = [];
-	await Promise.all(work.map((each) => each.catch((error: unknown) => failures.push(error))));
-	if (failures.length > 0) {
-		throw failures[0];
-	}
+	await settleAll(work, plan.services.abort);
 }
 
 interface Surroundings {
@@ -116,7 +112,7 @@ async function resolveBase(stage: StageState, needed: boolean, around: Surroundi
 	stage.baseName = formatReference(withDefaultTag(reference));
 	let isScratch = false;
 	if (needed) {
-		if (await resolveContext(stage, platform)) {
+		if (await resolveContext(stage)) {
 			return;
 		}
 		const context = findStageContext(stage.baseName, platform, { plan, state: stage });
@@ -160,7 +156,7 @@ async function resolveBase(stage: StageState, needed: boolean, around: Surroundi
 }
 
 /** True if the client has put a context in the stage's place. */
-async function resolveContext(stage: StageState, _platform: Platform): Promise<boolean> {
+async function resolveContext(stage: StageState): Promise<boolean> {
 	if (stage.namedContext === undefined) {
 		return false;
 	}
