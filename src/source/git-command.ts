@@ -171,7 +171,8 @@ async function runProcess(
 		throw toError(signal.reason);
 	}
 	// A session of its own has no terminal that ssh could ask for a password at.
-	const child = spawn({ argv, env, group: "session", ...(cwd === undefined ? {} : { cwd }) });
+	// Nor has git a repository around it: that of whoever started the builder has settings, and logins, of its own.
+	const child = spawn({ argv, env, group: "session", cwd: cwd ?? "/" });
 	const limit = AbortSignal.timeout(timeoutMs);
 	const output = new AbortController();
 	const stop = AbortSignal.any([signal, limit, output.signal]);

@@ -92,8 +92,9 @@ async function writeBody(response: HttpResponse, file: FileHandle, options: Save
 		if (size > maxBytes) {
 			throw tooLarge();
 		}
+		const written = writeAll(file, chunk);
 		hash.update(chunk);
-		await writeAll(file, chunk);
+		await written;
 		report(undefined);
 	}
 	report(progressTime());
