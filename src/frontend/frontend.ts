@@ -28,7 +28,10 @@ export interface FrontendBridge {
 		definition: Definition,
 		options: { readonly evaluate: boolean; readonly signal: AbortSignal },
 	): Promise<FrontendRef>;
-	/** Shown as a step named `logName`. Throws `not-found` and the like with BuildKit's messages. */
+	/**
+	 * Shown as a step named `logName`. Throws `not-found` and the like with BuildKit's messages, but without its
+	 * `failed to resolve source metadata for <ref>`, which the frontend puts in front.
+	 */
 	resolveImage(
 		request: ResolveImageRequest,
 		options: { readonly signal: AbortSignal },

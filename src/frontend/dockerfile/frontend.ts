@@ -269,7 +269,9 @@ function withImageCache(bridge: FrontendBridge): FrontendBridge {
 		const key = JSON.stringify(request);
 		let answer = asked.get(key);
 		if (answer === undefined) {
-			answer = bridge.resolveImage(request, options);
+			answer = bridge.resolveImage(request, options).catch((error: unknown) => {
+				throw wrap(error, `failed to resolve source metadata for ${request.ref}`);
+			});
 			asked.set(key, answer);
 		}
 		return answer;
