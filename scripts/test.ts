@@ -11,16 +11,20 @@ if (files.length === 0) {
 	console.error(`no test matches ${pattern}`);
 	process.exit(1);
 }
-const run = spawnSync(process.execPath, ["--test", "--test-reporter=spec", ...files], {
-	cwd: root,
-	stdio: "inherit",
-	// What a user's environment says about builds must not decide a test.
-	env: {
-		...process.env,
-		SLIPWAY_ROOT: "",
-		BUILDKIT_PROGRESS: "",
-		SOURCE_DATE_EPOCH: "",
-		NODE_EXTRA_CA_CERTS: "",
+const run = spawnSync(
+	process.execPath,
+	["--test", "--test-reporter=spec", "--test-timeout=300000", ...files],
+	{
+		cwd: root,
+		stdio: "inherit",
+		// What a user's environment says about builds must not decide a test.
+		env: {
+			...process.env,
+			SLIPWAY_ROOT: "",
+			BUILDKIT_PROGRESS: "",
+			SOURCE_DATE_EPOCH: "",
+			NODE_EXTRA_CA_CERTS: "",
+		},
 	},
-});
+);
 process.exit(run.status ?? 1);

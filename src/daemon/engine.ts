@@ -1,5 +1,5 @@
 import { mkdirSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { createArchiver } from "../archive/archiver.ts";
 import { createThreadPool } from "../async/pool.ts";
 import { createDatabaseKeyStore } from "../cache/key-store.ts";
@@ -22,6 +22,8 @@ import type { Digest } from "../oci/digest.ts";
 import { hostPlatforms } from "../oci/host-platforms.ts";
 import { createRegistryClient } from "../registry/client.ts";
 import { createSolver } from "../solver/create-solver.ts";
+import { createGitSource } from "../source/git.ts";
+import { createHttpSource } from "../source/http.ts";
 import { createImageSource } from "../source/image.ts";
 import { createImageResolver } from "../source/image-resolver.ts";
 import { createLocalSource } from "../source/local.ts";
@@ -64,7 +66,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		);
 	}
 	await using stack = new AsyncDisposableStack();
-	const state = stack.use(openStateDirectory(options.root ?? defaultRoot(options.env, uid)));
+	const state = stack.use(openStateDirectory(resolve(options.root ?? defaultRoot(options.env, uid))));
 	const { root, database } = state;
 	const signal = new AbortController().signal;
 	const beforeMounts = enterOwnMounts();
@@ -91,7 +93,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 			keptBlobs: () => blobsOfImages(images, content, signal),
 		}),
 	);
-	const registry = stack.use(createRegistryClient());
+	const registry = stack.use(createRegistryClient({ proxy: proxyOf(options.env) }));
 	const imageAccess = { registry, content, images, sources: createBlobSources(database) };
 	const executor = createOciExecutor({
 		root: join(root, "executor"),
@@ -108,6 +110,8 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		createImageSource({ ...imageAccess, cache }),
 		createOciLayoutSource({ content, cache }),
 		createLocalSource({ cache }),
+		createHttpSource({ cache, proxy: proxyOf(options.env) }),
+		createGitSource({ cache, env: options.env }),
 	];
 	const services: WorkerServices = {
 		cache,
@@ -183,6 +187,21 @@ function enterOwnMounts(): () => void {
 			setPropagation("/", "rslave");
 			hideUnifiedHierarchy();
 		}
+	};
+}
+
+/** The proxies of the environment, in either spelling, for what the builder itself fetches. */
+function proxyOf(env: EngineOptions["env"]): {
+	readonly http?: string;
+	readonly https?: string;
+	readonly none?: string;
+} {
+	const read = (name: string): string | undefined => env[name] || env[name.toUpperCase()] || undefined;
+	const [http, https, none] = [read("http_proxy"), read("https_proxy"), read("no_proxy")];
+	return {
+		...(http === undefined ? {} : { http }),
+		...(https === undefined ? {} : { https }),
+		...(none === undefined ? {} : { none }),
 	};
 }
 

@@ -50,8 +50,8 @@ export function locationOf(file: LocatedFile, ranges: readonly SourceRange[]): r
 	return [{ file, ranges }];
 }
 
-export function environmentOf(state: State): Environment {
-	return mapEnvironment(state.env);
+export function environmentOf(stage: StageState): Environment {
+	return mapEnvironment(stage.variables);
 }
 
 /** ARGs that never become variables of the stage. */

@@ -72,7 +72,7 @@ export function convertTransfer(
 		...(exclude.length === 0 ? {} : { excludePatterns: exclude }),
 	};
 	checkChecksum(instruction);
-	const env = environmentOf(stage.state);
+	const env = environmentOf(stage);
 	const step: StepName = {
 		text: displayCommand(instruction.source, context.lexer, env),
 		withPlatform: context.settings.multiPlatform,

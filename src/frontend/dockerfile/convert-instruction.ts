@@ -1,7 +1,6 @@
 import { SlipwayError, wrap } from "../../errors/errors.ts";
 import { mkdir, parseOwner } from "../../llb/file-steps.ts";
 import { joinPath } from "../../llb/go-path.ts";
-import { setEnv } from "../../oci/env.ts";
 import { isHttpUrl } from "./build-context.ts";
 import {
 	type Conversion,
@@ -42,7 +41,7 @@ import {
 	workdirRelativePath,
 } from "./lint-rules.ts";
 import { processWord, splitWords } from "./shell-words.ts";
-import type { StageCommand, StageState } from "./stage-state.ts";
+import { type StageCommand, type StageState, setVariable } from "./stage-state.ts";
 import { checkSignal } from "./stop-signal.ts";
 import { isAbsolutePath, normalizeWorkdir, toSlash } from "./target-path.ts";
 
@@ -132,7 +131,7 @@ function createExpander(
 	{ ranges }: Instruction,
 	context: InstructionContext,
 ): WordExpander {
-	const env = environmentOf(stage.state);
+	const env = environmentOf(stage);
 	const expand = (text: string, lexer: Conversion["lexer"]): string => {
 		const expanded = processWord(lexer, text, env);
 		if (expanded.unmatched.size > 0) {
@@ -194,7 +193,7 @@ function convertArg(stage: StageState, instruction: ArgInstruction, context: Ins
 		let value = given ?? declaration.value;
 		let inherited = false;
 		if (given === undefined && declaration.value !== undefined) {
-			const env = environmentOf(stage.state);
+			const env = environmentOf(stage);
 			const expanded = processWord(lexer, declaration.value, env);
 			reportUndefined(expanded.unmatched, { args: stage.args, env, lint, ranges });
 			if (expanded.error !== undefined) {
@@ -206,7 +205,7 @@ function convertArg(stage: StageState, instruction: ArgInstruction, context: Ins
 			inherited = value !== undefined;
 		}
 		if (value !== undefined && !hiddenArgs.has(key)) {
-			stage.state = stage.state.withEnv(key, value);
+			setVariable(stage, key, value);
 		}
 		const known = { ...declaration, ...(value === undefined ? {} : { value }) };
 		if (!inherited) {
@@ -229,10 +228,17 @@ function convertEnv(stage: StageState, instruction: EnvInstruction, { lint }: In
 			lint.report(secretsUsedInArgOrEnv, instruction.ranges, "ENV", key);
 		}
 		text += ` ${key}=${value}`;
-		stage.state = stage.state.withEnv(key, value);
-		stage.image.env = setEnv(stage.image.env, key, value);
+		setVariable(stage, key, value);
+		setImageVariable(stage.image.env, key, value);
 	}
 	return text;
+}
+
+/** In place, because a stage may set thousands. */
+function setImageVariable(env: string[], key: string, value: string): void {
+	const prefix = `${key}=`;
+	const at = env.findIndex((entry) => entry.startsWith(prefix) || entry === key);
+	env[at === -1 ? env.length : at] = prefix + value;
 }
 
 function convertLabel(
@@ -374,7 +380,7 @@ function convertWorkdir(
 	const dir = setWorkdir(stage, path);
 	if (dir !== "/") {
 		const { user } = stage.image;
-		const env = environmentOf(stage.state);
+		const env = environmentOf(stage);
 		const platform = stage.platform ?? context.platforms.target;
 		const options = {
 			makeParents: true,

@@ -19,7 +19,7 @@ import { chompHeredoc, parseHeredocOrNone } from "./heredoc.ts";
 import { addHistory, type ImageDraft } from "./image-draft.ts";
 import type { ArgDeclaration, Mount, RunInstruction } from "./instructions.ts";
 import type { Environment } from "./shell-words.ts";
-import type { StageState } from "./stage-state.ts";
+import { applyVariables, type StageState } from "./stage-state.ts";
 
 /** RUN, with the variables of its mounts replaced. `sources` has the stage that each mount is from. */
 export function convertRun(
@@ -37,7 +37,7 @@ export function convertRun(
 		throw invalid("failed to marshal LLB definition: arguments are required");
 	}
 	const mounts = convertMounts(stage, instruction, { sources, context });
-	const env = environmentOf(stage.state);
+	const env = environmentOf(stage);
 	const name = nextStepName(stage, {
 		text: displayCommand(
 			instruction.source + inline.nameSuffix,
@@ -51,6 +51,7 @@ export function convertRun(
 	});
 	const shm: readonly RunMount[] =
 		settings.shmSize > 0 ? [{ target: "/dev/shm", tmpfs: { size: settings.shmSize } }] : [];
+	applyVariables(stage);
 	const run = stage.state.run({
 		args,
 		mounts: [...inline.mounts, ...mounts.mounts, ...shm],

@@ -25,7 +25,7 @@ import type { BuildSettings } from "./settings.ts";
 import type { ShellLexer } from "./shell-words.ts";
 import { inheritBase, resolveStages } from "./stage-bases.ts";
 import { followedPaths, prepareStages, type StagePlan } from "./stage-graph.ts";
-import { reachableFrom, type StageState } from "./stage-state.ts";
+import { applyVariables, openVariables, reachableFrom, type StageState, setVariable } from "./stage-state.ts";
 
 /**
  * Pass three of the Dockerfile frontend: typed instructions to a build graph and an image config, for one platform.
@@ -186,9 +186,10 @@ function convertStage(stage: StageState, conversion: Conversion): void {
 	if (getEnv(image.env, "PATH") === undefined && platform.os !== "windows") {
 		image.env = [...image.env, `PATH=${defaultPathOf(platform.os)}`];
 	}
+	openVariables(stage);
 	for (const entry of image.env) {
 		const [key, value] = splitEnv(entry);
-		stage.state = stage.state.withEnv(key, value);
+		setVariable(stage, key, value);
 	}
 	if (settings.hostname !== "") {
 		stage.state = stage.state.withHostname(settings.hostname);
@@ -205,6 +206,7 @@ function convertStage(stage: StageState, conversion: Conversion): void {
 	for (const command of stage.commands) {
 		locate(command.instruction.ranges, file, () => convertInstruction(stage, command, conversion));
 	}
+	applyVariables(stage);
 	stage.scanContext = isScanned(stage, "BUILDKIT_SBOM_SCAN_CONTEXT", conversion);
 	stage.scanStage = isScanned(stage, "BUILDKIT_SBOM_SCAN_STAGE", conversion);
 }

@@ -1,6 +1,6 @@
 import type { SourceRange } from "../../errors/errors.ts";
 import { SlipwayError } from "../../errors/errors.ts";
-import { type State, scratch } from "../../llb/state.ts";
+import { State, scratch } from "../../llb/state.ts";
 import type { Platform } from "../../oci/platform.ts";
 import { toLower } from "./go-text.ts";
 import { blankImage, type ImageDraft } from "./image-draft.ts";
@@ -30,6 +30,9 @@ export interface StageState {
 	readonly registered: boolean;
 
 	state: State;
+	/** What the state's environment is to be; see `setVariable`. */
+	variables: Map<string, string>;
+	variablesChanged: boolean;
 	image: ImageDraft;
 	/** As it was before this Dockerfile changed it; absent for scratch. */
 	baseImage: ImageDraft | undefined;
@@ -84,6 +87,8 @@ export function newStage({ stage, registered, outline }: NewStage): StageState {
 		commands: [],
 		registered,
 		state: scratch(),
+		variables: new Map(),
+		variablesChanged: false,
 		image: blankImage(),
 		baseImage: undefined,
 		platform: undefined,
@@ -138,6 +143,30 @@ export class StageTable {
 	/** For suggestions. */
 	names(): readonly string[] {
 		return this.states.map((state) => state.displayName).filter((name) => name !== "");
+	}
+}
+
+/** Starts from the environment that the state has. */
+export function openVariables(stage: StageState): void {
+	stage.variables = new Map(stage.state.env);
+	stage.variablesChanged = false;
+}
+
+/**
+ * Sets a variable of the stage, not yet of its state: that is immutable, and a copy of it for each of thousands of ENVs
+ * would take time without bound. A key that was set before moves to the end.
+ */
+export function setVariable(stage: StageState, key: string, value: string): void {
+	stage.variables.delete(key);
+	stage.variables.set(key, value);
+	stage.variablesChanged = true;
+}
+
+/** Brings the variables into the state; to be called before anything runs on it or inherits from it. */
+export function applyVariables(stage: StageState): void {
+	if (stage.variablesChanged) {
+		stage.state = new State(stage.state.output, { ...stage.state, env: new Map(stage.variables) });
+		stage.variablesChanged = false;
 	}
 }
 
