@@ -51,7 +51,7 @@ export function locationOf(file: LocatedFile, ranges: readonly SourceRange[]): r
 }
 
 export function environmentOf(stage: StageState): Environment {
-	return mapEnvironment(stage.variables);
+	return mapEnvironment(stage.variables ?? stage.state.env);
 }
 
 /** ARGs that never become variables of the stage. */

@@ -25,7 +25,7 @@ import type { BuildSettings } from "./settings.ts";
 import type { ShellLexer } from "./shell-words.ts";
 import { inheritBase, resolveStages } from "./stage-bases.ts";
 import { followedPaths, prepareStages, type StagePlan } from "./stage-graph.ts";
-import { applyVariables, openVariables, reachableFrom, type StageState, setVariable } from "./stage-state.ts";
+import { applyVariables, reachableFrom, type StageState, setVariable } from "./stage-state.ts";
 
 /**
  * Pass three of the Dockerfile frontend: typed instructions to a build graph and an image config, for one platform.
@@ -186,7 +186,6 @@ function convertStage(stage: StageState, conversion: Conversion): void {
 	if (getEnv(image.env, "PATH") === undefined && platform.os !== "windows") {
 		image.env = [...image.env, `PATH=${defaultPathOf(platform.os)}`];
 	}
-	openVariables(stage);
 	for (const entry of image.env) {
 		const [key, value] = splitEnv(entry);
 		setVariable(stage, key, value);

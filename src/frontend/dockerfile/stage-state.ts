@@ -30,9 +30,8 @@ export interface StageState {
 	readonly registered: boolean;
 
 	state: State;
-	/** What the state's environment is to be; see `setVariable`. */
-	variables: Map<string, string>;
-	variablesChanged: boolean;
+	/** What the state's environment is to be, if it is to change; see `setVariable`. */
+	variables: Map<string, string> | undefined;
 	image: ImageDraft;
 	/** As it was before this Dockerfile changed it; absent for scratch. */
 	baseImage: ImageDraft | undefined;
@@ -87,8 +86,7 @@ export function newStage({ stage, registered, outline }: NewStage): StageState {
 		commands: [],
 		registered,
 		state: scratch(),
-		variables: new Map(),
-		variablesChanged: false,
+		variables: undefined,
 		image: blankImage(),
 		baseImage: undefined,
 		platform: undefined,
@@ -146,27 +144,22 @@ export class StageTable {
 	}
 }
 
-/** Starts from the environment that the state has. */
-export function openVariables(stage: StageState): void {
-	stage.variables = new Map(stage.state.env);
-	stage.variablesChanged = false;
-}
-
 /**
  * Sets a variable of the stage, not yet of its state: that is immutable, and a copy of it for each of thousands of ENVs
  * would take time without bound. A key that was set before moves to the end.
  */
 export function setVariable(stage: StageState, key: string, value: string): void {
+	stage.variables ??= new Map(stage.state.env);
 	stage.variables.delete(key);
 	stage.variables.set(key, value);
-	stage.variablesChanged = true;
 }
 
 /** Brings the variables into the state; to be called before anything runs on it or inherits from it. */
 export function applyVariables(stage: StageState): void {
-	if (stage.variablesChanged) {
-		stage.state = new State(stage.state.output, { ...stage.state, env: new Map(stage.variables) });
-		stage.variablesChanged = false;
+	const { state, variables } = stage;
+	if (variables !== undefined) {
+		stage.state = new State(state.output, { ...state, env: variables });
+		stage.variables = undefined;
 	}
 }
 
