@@ -6,7 +6,9 @@ import type { EngineOptions } from "../daemon/engine.ts";
 import { hasCode, SlipwayError, wrap } from "../errors/errors.ts";
 import { buildFlags } from "./build-flags.ts";
 import { type BuildPlan, planBuild } from "./build-plan.ts";
+import { printAnswer } from "./call-plan.ts";
 import { helpLines, type ParsedFlags, parseFlags } from "./flags.ts";
+import { printWarnings } from "./print-warnings.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** `slipway build`: gives the exit code. Errors are thrown; the caller prints them. */
@@ -55,9 +57,11 @@ export async function buildCommand(argv: readonly string[], terminal: Terminal):
 	} finally {
 		display.end();
 	}
-	reportWarnings(plan, warnings, terminal);
+	if (plan.progressMode !== "quiet" && plan.progressMode !== "rawjson") {
+		printWarnings(warnings, terminal, { debug: flags.bool("debug") });
+	}
 	writeResults(plan, response, terminal);
-	return 0;
+	return plan.call === undefined ? 0 : printAnswer(plan.call, response.metadata, terminal.stdout);
 }
 
 const usage = `Usage: slipway build [flags] PATH | URL | -
@@ -83,19 +87,6 @@ function engineOptions(flags: ParsedFlags, terminal: Terminal): EngineOptions {
 	};
 }
 
-function reportWarnings(
-	plan: BuildPlan,
-	warnings: readonly import("../progress/progress.ts").WarningRecord[],
-	terminal: Terminal,
-): void {
-	if (warnings.length === 0 || plan.progressMode === "quiet" || plan.progressMode === "rawjson") {
-		return;
-	}
-	const unique = [...new Set(warnings.map((warning) => warning.short))];
-	const noun = unique.length === 1 ? "1 warning found" : `${unique.length} warnings found`;
-	terminal.stderr.write(`\n ${noun}:\n${unique.map((short) => ` - ${short}\n`).join("")}`);
-}
-
 function writeResults(plan: BuildPlan, response: BuildResponse, terminal: Terminal): void {
 	const imageId =
 		response.exporterResponse["containerimage.config.digest"] ??
@@ -109,7 +100,8 @@ function writeResults(plan: BuildPlan, response: BuildResponse, terminal: Termin
 	if (plan.quiet && imageId !== undefined) {
 		terminal.stdout.write(`${imageId}\n`);
 	}
-	if (plan.progressMode !== "quiet" && plan.progressMode !== "rawjson" && plan.exporters.length === 0) {
+	const isShown = plan.progressMode !== "quiet" && plan.progressMode !== "rawjson";
+	if (isShown && plan.exporters.length === 0 && plan.call === undefined) {
 		terminal.stderr.write(
 			"WARNING: No output specified. The result stays in the build cache only: name it with --tag, or write it with --output.\n",
 		);
@@ -117,8 +109,12 @@ function writeResults(plan: BuildPlan, response: BuildResponse, terminal: Termin
 }
 
 /** As buildx writes it: base64 of JSON objects is written as what it is. */
-function metadataJson(response: BuildResponse): string {
-	const entries = Object.entries(response.exporterResponse).map(
+function metadataJson({ exporterResponse, metadata }: BuildResponse): string {
+	const decoder = new TextDecoder();
+	const answers = Object.entries(metadata)
+		.filter(([key]) => key === "version" || key.startsWith("result."))
+		.map(([key, value]) => [key, decoder.decode(value)] as const);
+	const entries = [...Object.entries(exporterResponse), ...answers].map(
 		([key, value]) => [key, metadataValue(value)] as const,
 	);
 	return JSON.stringify(Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1))), undefined, 2);

@@ -8,6 +8,7 @@ import { formatReference, parseReference, withDefaultTag } from "../oci/referenc
 import { createLocalSession, type LocalSessionOptions } from "../session/local-session.ts";
 import type { Session } from "../session/session.ts";
 import { buildArguments, hostEntries, keyValues, memoryBytes, ulimits } from "./build-values.ts";
+import { type Call, planCall } from "./call-plan.ts";
 import { planContexts } from "./context-plan.ts";
 import { type ParsedFlags, parseCsv } from "./flags.ts";
 import { planOutputs } from "./output-plan.ts";
@@ -20,6 +21,8 @@ export interface BuildPlan extends AsyncDisposable {
 	readonly exporters: readonly ExporterRequest[];
 	readonly entitlements: readonly Entitlement[];
 	readonly progressMode: string;
+	/** Instead of a build. */
+	readonly call: Call | undefined;
 	readonly quiet: boolean;
 	readonly imageIdFile: string | undefined;
 	readonly metadataFile: string | undefined;
@@ -38,6 +41,7 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 			"--no-cache and --no-cache-filter cannot currently be used together",
 		);
 	}
+	const call = planCall(flags);
 	await using stack = new AsyncDisposableStack();
 	const contexts = stack.use(
 		await planContexts({
@@ -70,10 +74,15 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 	});
 	const held = stack.move();
 	return {
-		frontendOptions: { ...contexts.options, ...frontendOptions(flags, terminal) },
+		frontendOptions: {
+			...contexts.options,
+			...frontendOptions(flags, terminal),
+			...(call === undefined ? {} : { requestid: `frontend.${call.name}` }),
+		},
 		session,
 		exporters: outputs.exporters,
 		entitlements: granted,
+		call,
 		progressMode: quiet ? "quiet" : (flags.string("progress") ?? terminal.env["BUILDKIT_PROGRESS"] ?? "auto"),
 		quiet,
 		imageIdFile: flags.string("iidfile"),

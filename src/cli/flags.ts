@@ -101,7 +101,8 @@ function splitFlag(word: string, specs: readonly FlagSpec[]): SplitFlag {
 		: { spec, text: tail, rest: undefined };
 }
 
-function parseBool(name: string, text: string): "true" | "false" {
+/** Go's booleans. */
+export function parseBool(name: string, text: string): "true" | "false" {
 	if (["1", "t", "T", "true", "TRUE", "True"].includes(text)) {
 		return "true";
 	}
