@@ -56,6 +56,17 @@ export function createBridge(
 					step,
 				),
 			),
+		sourceTime: ({ identifier, attrs, logName }, { signal }) =>
+			job.step({ id: logName, name: logName, signal }, async (step) => {
+				const source = services.worker.sources.get(identifier.slice(0, identifier.indexOf("://")));
+				const instance = source?.open({
+					identifier,
+					attrs: Object.fromEntries(attrs),
+					platform: undefined,
+					sessions: () => [options.session],
+				});
+				return instance?.modified?.(step);
+			}),
 		warn(warning) {
 			options.progress.write({ kind: "warning", warning });
 		},

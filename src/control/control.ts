@@ -54,7 +54,7 @@ export interface BuildResponse {
 
 export interface ControllerServices {
 	readonly solver: Solver<Output>;
-	readonly worker: Pick<WorkerServices, "mountRoot" | "beforeMounts" | "platforms">;
+	readonly worker: Pick<WorkerServices, "mountRoot" | "beforeMounts" | "platforms" | "sources">;
 	readonly resolver: ImageResolver;
 	/** By name. */
 	readonly frontends: ReadonlyMap<string, Frontend>;

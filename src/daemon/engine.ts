@@ -31,6 +31,7 @@ import { createOciLayoutSource } from "../source/oci-layout.ts";
 import type { Source } from "../source/source.ts";
 import { setPropagation } from "../sys/mount.ts";
 import { unshare } from "../sys/namespace.ts";
+import { runnablePlatforms } from "../worker/emulation.ts";
 import { mountTree } from "../worker/mounted-tree.ts";
 import { createOpResolver } from "../worker/op-resolver.ts";
 import { defaultLogLimits, type LogLimits, type Output, type WorkerServices } from "../worker/worker.ts";
@@ -121,7 +122,8 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		archiver,
 		mountRoot: join(root, "mounts"),
 		beforeMounts,
-		platforms: hostPlatforms(),
+		platforms: runnablePlatforms(hostPlatforms()),
+		searchPath: options.env["PATH"] ?? "",
 		logLimits: logLimits(options.env),
 	};
 	mkdirSync(services.mountRoot, { recursive: true, mode: 0o700 });

@@ -69,16 +69,33 @@ class GitInstance implements SourceInstance {
 					return known;
 				}
 			}
-			const ref = await lock.run(`remote ${this.#tree.remote}`, { signal }, () =>
-				this.#withGit(options, (git) =>
-					withRepository(this.#tree, wanted, { ...options, cache, git }, (repository) =>
-						this.#checkOut(repository, wanted, options),
-					),
-				),
+			const ref = await this.#fetched(wanted, options, (repository) =>
+				this.#checkOut(repository, wanted, options),
 			);
 			ref.setIndex(index);
 			return ref;
 		});
+	}
+
+	/** The committer's time, behind a tag too. */
+	async modified(options: SourceOptions): Promise<number> {
+		const wanted = await this.#resolve(options);
+		const text = await this.#fetched(wanted, options, ({ git, gitDir, wantedRef }) =>
+			git.run(["log", "-1", "--format=%ct", `${wantedRef}^{commit}`], { gitDir }),
+		);
+		return Number(text);
+	}
+
+	#fetched<T>(
+		wanted: ResolvedGit,
+		options: SourceOptions,
+		work: (repository: SharedRepository) => Promise<T>,
+	): Promise<T> {
+		const { cache, lock } = this.#services;
+		const { signal } = options;
+		return lock.run(`remote ${this.#tree.remote}`, { signal }, () =>
+			this.#withGit(options, (git) => withRepository(this.#tree, wanted, { ...options, cache, git }, work)),
+		);
 	}
 
 	async #resolve(options: SourceOptions): Promise<ResolvedGit> {

@@ -114,6 +114,20 @@ class HttpInstance implements SourceInstance {
 		});
 	}
 
+	/** Also a file whose checksum is given is asked for: the time is the server's to say. */
+	async modified(options: SourceOptions): Promise<number | undefined> {
+		const resolved = this.#resolved?.id === undefined ? undefined : this.#resolved;
+		const { digest, lastModified } = resolved ?? (await this.#locked(options, () => this.#ask(options)));
+		const { checksum, url } = this.#download;
+		if (checksum !== undefined && checksum !== digest) {
+			throw new SlipwayError(
+				"failed-precondition",
+				`failed to fetch ${redactUrl(url)}: digest mismatch: ${digest} (expected: ${checksum})`,
+			);
+		}
+		return lastModified === undefined ? undefined : Math.floor(lastModified.getTime() / 1000);
+	}
+
 	#locked<T>({ signal }: SourceOptions, work: () => Promise<T>): Promise<T> {
 		return this.#services.lock.run(this.#index, { signal }, work);
 	}

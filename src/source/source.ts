@@ -33,6 +33,11 @@ export interface SourceInstance {
 	cacheKey(index: number, options: SourceOptions): Promise<{ readonly key: string; readonly last: boolean }>;
 	/** The tree; undefined is the empty one. The caller owns the ref. */
 	snapshot(options: SourceOptions): Promise<ImmutableRef | undefined>;
+	/**
+	 * When it was last changed, in whole seconds since 1970: the time of the commit, the server's Last-Modified. Undefined if the
+	 * server does not say; a kind of source that never knows has no such method.
+	 */
+	modified?(options: SourceOptions): Promise<number | undefined>;
 }
 
 export interface SourceOptions {

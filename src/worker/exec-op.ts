@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { SlipwayError, wrap } from "../errors/errors.ts";
+import { SlipwayError, toError, wrap } from "../errors/errors.ts";
 import type { RunOptions } from "../executor/executor.ts";
 import { execCacheDigest, execDependencies } from "../llb/cache-digest.ts";
 import type { LinuxResources } from "../llb/llb.ts";
@@ -10,6 +10,7 @@ import type { Platform } from "../oci/platform.ts";
 import type { CacheMapAnswer, Op, StepContext } from "../solver/solver.ts";
 import type { CacheMounts } from "./cache-mounts.ts";
 import { contentDigestOf } from "./content-input.ts";
+import { explainForeignProgram, findEmulator } from "./emulation.ts";
 import { findSecret, prepareMounts } from "./exec-mounts.ts";
 import { createStepLog } from "./step-log.ts";
 import type { Output, WorkerServices } from "./worker.ts";
@@ -62,12 +63,16 @@ async function execute(
 	}
 	await using prepared = await prepareMounts({ ...step, inputs, services, cacheMounts, context });
 	const log = createStepLog(context, services.logLimits);
+	const emulator = findEmulator(step.platform, {
+		runnable: services.platforms,
+		searchPath: services.searchPath,
+	});
 	const options: RunOptions = {
 		id: randomBytes(12).toString("hex"),
 		root: prepared.root,
-		mounts: prepared.mounts,
+		mounts: emulator === undefined ? prepared.mounts : [...prepared.mounts, emulator.mount],
 		process: {
-			args: op.meta.args,
+			args: emulator === undefined ? op.meta.args : [emulator.command, ...op.meta.args],
 			env: await environment(step, context),
 			cwd: op.meta.cwd,
 			user: op.meta.user,
@@ -86,7 +91,10 @@ async function execute(
 	};
 	const failed = `process ${JSON.stringify(op.meta.args.join(" "))} did not complete successfully`;
 	const status = await services.executor.run(options).catch((error: unknown) => {
-		throw wrap(error, context.signal.aborted ? "" : failed);
+		if (context.signal.aborted) {
+			throw wrap(error, "");
+		}
+		throw wrap(explainForeignProgram(toError(error), step.platform, services.platforms), failed);
 	});
 	const valid = op.meta.validExitCodes.length === 0 ? [0] : op.meta.validExitCodes;
 	if (!valid.includes(status.code)) {

@@ -28,6 +28,8 @@ export interface WorkerServices {
 	readonly beforeMounts: () => void;
 	/** What the machine runs without emulation is first. */
 	readonly platforms: readonly Platform[];
+	/** Where emulators of other platforms are looked for, as in `PATH`. */
+	readonly searchPath: string;
 	readonly logLimits: LogLimits;
 }
 
