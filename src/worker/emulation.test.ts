@@ -3,9 +3,8 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { SlipwayError } from "../errors/errors.ts";
 import { formatPlatform, type Platform } from "../oci/platform.ts";
-import { explainForeignProgram, findEmulator, runnablePlatforms } from "./emulation.ts";
+import { findEmulator, runnablePlatforms, watchForeignProgram } from "./emulation.ts";
 
 const amd64: Platform = { os: "linux", architecture: "amd64" };
 const arm64: Platform = { os: "linux", architecture: "arm64" };
@@ -61,13 +60,14 @@ test("findEmulator looks for buildkit-qemu on the path only for what does not ru
 	assert.equal(findEmulator(arm64, { runnable: [amd64], searchPath: "/nowhere" }), undefined);
 });
 
-test("explainForeignProgram names the platform only for a program that the kernel does not know", () => {
-	const failed = new SlipwayError("unknown", "exec /bin/sh: exec format error");
+test("watchForeignProgram names the platform only where the kernel did not know a program", () => {
+	assert.equal(watchForeignProgram(amd64, [amd64]), undefined);
+	const watch = watchForeignProgram(arm64, [amd64]);
+	assert.equal(watch?.explain("exit code: 1"), undefined);
+	watch?.see(Buffer.from(`${"x".repeat(5000)}exec /bin/sh: exec for`));
+	watch?.see(Buffer.from("mat error\n"));
 	assert.match(
-		explainForeignProgram(failed, arm64, [amd64]).message,
-		/^no support for running processes with linux\/arm64 platform, supported: linux\/amd64; .*exec format error$/,
+		watch?.explain("exit code: 1") ?? "",
+		/^no support for running processes with linux\/arm64 platform, supported: linux\/amd64; /,
 	);
-	assert.equal(explainForeignProgram(failed, amd64, [amd64]), failed);
-	const other = new SlipwayError("unknown", "no such file");
-	assert.equal(explainForeignProgram(other, arm64, [amd64]), other);
 });

@@ -1,6 +1,5 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { type SlipwayError, wrap } from "../errors/errors.ts";
 import type { ContainerMount } from "../executor/executor.ts";
 import { formatPlatform, type Platform } from "../oci/platform.ts";
 import { platformMatcher } from "../oci/platform-match.ts";
@@ -163,18 +162,36 @@ function isRunnable(platform: Platform, runnable: readonly Platform[]): boolean 
 	return runnable.some((each) => platformMatcher(each).matches(platform));
 }
 
-/** Says what is missing where the kernel did not know what to do with a program of another platform. */
-export function explainForeignProgram(
-	error: SlipwayError,
+/**
+ * Looks at what a step prints for the kernel's word that it does not know a program. Gives undefined where the platform
+ * needs no emulation.
+ */
+export function watchForeignProgram(
 	platform: Platform,
 	runnable: readonly Platform[],
-): SlipwayError {
-	if (!/exec(?:utable file)? format error/i.test(error.message) || isRunnable(platform, runnable)) {
-		return error;
+): ForeignWatch | undefined {
+	if (isRunnable(platform, runnable)) {
+		return undefined;
 	}
-	const list = runnable.map(formatPlatform).join(", ");
-	return wrap(
-		error,
-		`no support for running processes with ${formatPlatform(platform)} platform, supported: ${list}; to emulate it, register QEMU with the kernel (packages qemu-user-static and binfmt-support, or the image tonistiigi/binfmt), or build that stage with FROM --platform=$BUILDPLATFORM`,
-	);
+	let tail = "";
+	return {
+		see(chunk) {
+			tail = (tail + Buffer.from(chunk.subarray(-tailLength)).toString("latin1")).slice(-tailLength);
+		},
+		explain(message) {
+			const list = runnable.map(formatPlatform).join(", ");
+			return /exec(?:utable file)? format error/i.test(`${tail}\n${message}`)
+				? `no support for running processes with ${formatPlatform(platform)} platform, supported: ${list}; to emulate it, register QEMU with the kernel (packages qemu-user-static and binfmt-support, or the image tonistiigi/binfmt), or build that stage with FROM --platform=$BUILDPLATFORM`
+				: undefined;
+		},
+	};
 }
+
+export interface ForeignWatch {
+	/** A piece of what the runtime or the process printed. */
+	readonly see: (chunk: Uint8Array) => void;
+	/** What is missing, if that was the reason; `message` is the error's. */
+	readonly explain: (message: string) => string | undefined;
+}
+
+const tailLength = 1024;

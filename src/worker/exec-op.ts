@@ -10,7 +10,7 @@ import type { Platform } from "../oci/platform.ts";
 import type { CacheMapAnswer, Op, StepContext } from "../solver/solver.ts";
 import type { CacheMounts } from "./cache-mounts.ts";
 import { contentDigestOf } from "./content-input.ts";
-import { explainForeignProgram, findEmulator } from "./emulation.ts";
+import { findEmulator, watchForeignProgram } from "./emulation.ts";
 import { findSecret, prepareMounts } from "./exec-mounts.ts";
 import { createStepLog } from "./step-log.ts";
 import type { Output, WorkerServices } from "./worker.ts";
@@ -67,6 +67,7 @@ async function execute(
 		runnable: services.platforms,
 		searchPath: services.searchPath,
 	});
+	const foreign = watchForeignProgram(step.platform, services.platforms);
 	const options: RunOptions = {
 		id: randomBytes(12).toString("hex"),
 		root: prepared.root,
@@ -86,7 +87,10 @@ async function execute(
 		...(step.resources === undefined ? {} : { resources: limitsOf(step.resources) }),
 		platform: step.platform,
 		removeMountStubsRecursive: op.meta.removeMountStubsRecursive,
-		onOutput: (stream, chunk) => log.write(stream, chunk),
+		onOutput: (stream, chunk) => {
+			log.write(stream, chunk);
+			foreign?.see(chunk);
+		},
 		signal: context.signal,
 	};
 	const failed = `process ${JSON.stringify(op.meta.args.join(" "))} did not complete successfully`;
@@ -94,12 +98,19 @@ async function execute(
 		if (context.signal.aborted) {
 			throw wrap(error, "");
 		}
-		throw wrap(explainForeignProgram(toError(error), step.platform, services.platforms), failed);
+		const cause = toError(error);
+		const why = foreign?.explain(cause.message);
+		throw wrap(why === undefined ? cause : wrap(cause, why), failed);
 	});
 	const valid = op.meta.validExitCodes.length === 0 ? [0] : op.meta.validExitCodes;
 	if (!valid.includes(status.code)) {
 		log.flush();
-		const why = status.outOfMemory ? ": cannot allocate memory (out of memory)" : "";
+		const foreignProgram = foreign?.explain("");
+		const why = status.outOfMemory
+			? ": cannot allocate memory (out of memory)"
+			: foreignProgram === undefined
+				? ""
+				: `: ${foreignProgram}`;
 		throw new SlipwayError(
 			status.outOfMemory ? "resource-exhausted" : "unknown",
 			`${failed}: exit code: ${status.code}${why}`,
