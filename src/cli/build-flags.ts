@@ -24,7 +24,7 @@ export const buildFlags: readonly FlagSpec[] = [
 		name: "build-context",
 		kind: "list",
 		value: "name=value",
-		help: "Additional build context: a directory, docker-image://, oci-layout://",
+		help: "Additional build context: a directory, docker-image://, oci-layout://, a URL",
 	},
 	{
 		name: "call",
@@ -101,6 +101,12 @@ export const buildFlags: readonly FlagSpec[] = [
 		help: "How layers are stored: auto, overlayfs, native",
 	},
 	{
+		name: "ssh",
+		kind: "list",
+		value: "default|id[=socket]",
+		help: "Agent for RUN --mount=type=ssh and git by ssh; without a socket that of $SSH_AUTH_SOCK",
+	},
+	{
 		name: "tag",
 		short: "t",
 		kind: "list",
@@ -128,7 +134,6 @@ export const buildFlags: readonly FlagSpec[] = [
 	missing("cpu-shares", "string", "limits per build come with the whole of RUN", "c"),
 	missing("cpuset-cpus", "string", "limits per build come with the whole of RUN"),
 	missing("cpuset-mems", "string", "limits per build come with the whole of RUN"),
-	missing("ssh", "list", "agents come with the whole of RUN"),
 	missing("squash", "bool", "BuildKit has never had it"),
 	missing("compress", "bool", "the context is not sent anywhere"),
 	missing("isolation", "string", "it is for Windows"),
