@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 
 /** A builder that is measured. Each build is a whole process, from start to exit. */
@@ -140,19 +140,21 @@ function peakOf(pid: number): number {
 	return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) / 1024;
 }
 
-/** The process that listens at the daemon's unix socket. */
+/** The process that listens at the daemon's unix socket: the one that has the socket's inode open, proc(5). */
 function daemonOf(host: string): number | undefined {
 	const socket = host.replace(/^unix:\/\//, "");
-	if (!existsSync(socket)) {
-		return undefined;
-	}
+	const inodes = readFileSync("/proc/net/unix", "utf8")
+		.split("\n")
+		.filter((line) => line.endsWith(` ${socket}`))
+		.map((line) => `socket:[${line.split(/\s+/)[6]}]`);
 	return readdirSync("/proc")
 		.filter((name) => /^\d+$/.test(name))
 		.map(Number)
 		.find((pid) => {
 			try {
-				const line = readFileSync(`/proc/${pid}/cmdline`, "utf8");
-				return line.split("\0")[0]?.endsWith("buildkitd") === true && line.includes(socket);
+				return readdirSync(`/proc/${pid}/fd`).some((fd) =>
+					inodes.includes(readlinkSync(`/proc/${pid}/fd/${fd}`)),
+				);
 			} catch {
 				return false;
 			}

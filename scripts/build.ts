@@ -22,9 +22,22 @@ const common: BuildOptions = {
 	logLevel: "warning",
 };
 const jobs = globSync("src/**/*.job.ts", { cwd: root });
+const script: BuildOptions = {
+	...common,
+	format: "cjs",
+	outExtension: { ".js": ".cjs" },
+	define: { "import.meta.url": "__importMetaUrl" },
+	external: ["koffi", "undici", "./commands.ts"],
+};
 await Promise.all([
-	// One file each: every further one costs a millisecond at every start.
-	build({ ...common, entryPoints: ["src/cli/main.ts", "src/cli/commands.ts"] }),
+	// A script starts sooner than a module.
+	build({
+		...script,
+		entryPoints: ["src/cli/main.ts"],
+		banner: { js: 'const __importMetaUrl = require("node:url").pathToFileURL(__filename).href;' },
+	}),
+	// One file, since each further one costs a millisecond at every start. `main` runs it and hands `__importMetaUrl` in.
+	build({ ...script, entryPoints: ["src/cli/commands.ts"] }),
 	build({
 		...common,
 		entryPoints: ["src/async/pool-thread.ts", ...jobs],

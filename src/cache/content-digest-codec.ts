@@ -67,6 +67,11 @@ export function encodeTree(root: TreeNode, omitsRoot: boolean): Uint8Array {
 	return into.subarray(0, at);
 }
 
+/** Whether the root of a kept tree has no header of its own, without decoding the tree. */
+export function omitsRoot(data: Uint8Array): boolean {
+	return data[0] === version && data[1] === 1;
+}
+
 /** Undefined if the bytes are of another version or damaged. */
 export function decodeTree(data: Uint8Array): KeptTree | undefined {
 	const from = Buffer.from(data.buffer, data.byteOffset, data.byteLength);

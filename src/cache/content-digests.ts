@@ -9,7 +9,7 @@ import { quoteGo } from "../oci/go-quote.ts";
 import { cleanPath } from "../patterns/clean-path.ts";
 import type { MountSpec } from "../sys/sys.ts";
 import type { DigestEntry, DigestOptions, MutableDigests, RefWorkOptions } from "./cache.ts";
-import { decodeTree, encodeTree } from "./content-digest-codec.ts";
+import { decodeTree, encodeTree, omitsRoot } from "./content-digest-codec.ts";
 import { createTree, needsFiles, TreeFiles } from "./content-digest-files.ts";
 import { keyPath, resolveNode } from "./content-digest-lookup.ts";
 import { type SelectionStart, select, startSelection } from "./content-digest-patterns.ts";
@@ -25,7 +25,12 @@ import {
 import type { TemporaryMounts } from "./temporary-mounts.ts";
 
 const schema = `
-CREATE TABLE IF NOT EXISTS cache_digests (tree TEXT PRIMARY KEY, data BLOB NOT NULL, writing INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS cache_digests (
+	tree TEXT PRIMARY KEY,
+	data BLOB NOT NULL,
+	answers TEXT NOT NULL DEFAULT '{}',
+	writing INTEGER NOT NULL DEFAULT 0
+);
 DELETE FROM cache_digests WHERE writing = 1 OR tree NOT IN (SELECT id FROM cache_record);
 `;
 
@@ -39,6 +44,8 @@ export interface DigestCacheOptions {
 /** Trees in memory; one more is written out and forgotten. BuildKit keeps as many. */
 const maxTrees = 20;
 const saveDelayMs = 300;
+/** Questions about one tree that are remembered; a build asks few. */
+const maxAnswers = 64;
 
 /**
  * Content digests of trees, by a key for each tree: in memory while in use, in the database for the next time. What is kept is
@@ -119,9 +126,10 @@ export class DigestCache {
 	#saveTree(key: string, tree: Tree): void {
 		if (tree.dirty && !tree.writing) {
 			this.#options.database.run(
-				"INSERT OR REPLACE INTO cache_digests (tree, data) VALUES (?, ?)",
+				"INSERT OR REPLACE INTO cache_digests (tree, data, answers) VALUES (?, ?, ?)",
 				key,
 				tree.encode(),
+				JSON.stringify(Object.fromEntries(tree.answers)),
 			);
 			tree.dirty = false;
 		}
@@ -140,9 +148,9 @@ export class DigestCache {
 	#get(key: string): Tree {
 		let tree = this.#trees.get(key);
 		if (tree === undefined) {
-			const row = this.#options.database.get("SELECT data FROM cache_digests WHERE tree = ?", key);
+			const row = this.#options.database.get("SELECT data, answers FROM cache_digests WHERE tree = ?", key);
 			const data = row?.["data"];
-			tree = new Tree(data instanceof Uint8Array ? data : undefined);
+			tree = new Tree(data instanceof Uint8Array ? data : undefined, String(row?.["answers"] ?? "{}"));
 			for (const [oldest, other] of this.#trees) {
 				if (this.#trees.size < maxTrees) {
 					break;
@@ -161,17 +169,31 @@ export class DigestCache {
 }
 
 class Tree {
-	#root: TreeNode;
+	/** As kept; decoded when something is asked that was not asked before. */
+	#kept: Uint8Array | undefined;
+	#decoded: TreeNode | undefined;
 	#omitsRoot: boolean;
+	#changes = 0;
+	/** Answers to earlier questions, right as long as nothing of the tree has changed. */
+	readonly answers: Map<string, Digest>;
 	/** Questions that need files are answered one after the other: the second then knows what the first has read. */
 	#busy: Promise<unknown> = Promise.resolve();
 	dirty = false;
 	writing = false;
 
-	constructor(data: Uint8Array | undefined) {
-		const kept = data === undefined ? undefined : decodeTree(data);
-		this.#omitsRoot = kept?.omitsRoot ?? false;
-		this.#root = kept?.root ?? createTree(false);
+	constructor(data: Uint8Array | undefined, answers: string) {
+		this.#kept = data;
+		this.#omitsRoot = data !== undefined && omitsRoot(data);
+		this.answers = new Map(Object.entries(JSON.parse(answers) as Record<string, Digest>));
+	}
+
+	get #root(): TreeNode {
+		if (this.#decoded === undefined) {
+			const kept = this.#kept === undefined ? undefined : decodeTree(this.#kept);
+			this.#decoded = kept?.root ?? createTree(false);
+			this.#kept = undefined;
+		}
+		return this.#decoded;
 	}
 
 	encode(): Uint8Array {
@@ -185,8 +207,7 @@ class Tree {
 			any = true;
 		}
 		if (any) {
-			this.#keepRoot();
-			this.dirty = true;
+			this.#changed();
 		}
 	}
 
@@ -212,8 +233,7 @@ class Tree {
 			entry.digest = encodedOf(digest);
 			entry.contents = undefined;
 		}
-		this.#keepRoot();
-		this.dirty = true;
+		this.#changed();
 	}
 
 	omitRoot(): void {
@@ -222,11 +242,38 @@ class Tree {
 		}
 		this.#omitsRoot = true;
 		this.#root.contents = undefined;
-		this.#keepRoot();
-		this.dirty = true;
+		this.#changed();
 	}
 
 	async digest(
+		path: string,
+		options: DigestOptions,
+		mounts: (options: RefWorkOptions) => Promise<readonly MountSpec[]>,
+		cache: DigestCacheOptions,
+	): Promise<Digest> {
+		const { followLinks, wildcard, includePatterns, excludePatterns, requiredPaths = [] } = options;
+		const question = JSON.stringify([
+			path,
+			followLinks,
+			wildcard,
+			includePatterns,
+			excludePatterns,
+			requiredPaths,
+		]);
+		const known = this.answers.get(question);
+		if (known !== undefined) {
+			return known;
+		}
+		const changes = this.#changes;
+		const answer = await this.#answer(path, options, mounts, cache);
+		if (changes === this.#changes && this.answers.size < maxAnswers) {
+			this.answers.set(question, answer);
+			this.dirty = true;
+		}
+		return answer;
+	}
+
+	async #answer(
 		path: string,
 		options: DigestOptions,
 		mounts: (options: RefWorkOptions) => Promise<readonly MountSpec[]>,
@@ -304,7 +351,11 @@ class Tree {
 		return digestOf(node);
 	}
 
-	#keepRoot(): void {
+	/** After every change of the tree. */
+	#changed(): void {
+		this.#changes++;
+		this.answers.clear();
+		this.dirty = true;
 		if (this.#omitsRoot) {
 			this.#root.digest = emptyDigest;
 		}

@@ -12,6 +12,7 @@ import { type Call, planCall } from "./call-plan.ts";
 import { planContexts } from "./context-plan.ts";
 import { type ParsedFlags, parseCsv } from "./flags.ts";
 import { planOutputs } from "./output-plan.ts";
+import { proxyArguments } from "./proxy-args.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** A build as the engine wants it, from the command line. Disposing it removes what was unpacked for it. */
@@ -48,7 +49,7 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 			context: flags.args[0] ?? "",
 			dockerfile: flags.string("file"),
 			named: flags.list("build-context"),
-			stdin: terminal.stdin,
+			stdin: () => terminal.stdin,
 			signal: terminal.interrupted,
 		}),
 	);
@@ -63,6 +64,7 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 	const granted = grantedEntitlements(flags);
 	const { createDockerAuth } = await import("../session/docker-auth.ts");
 	const secrets = await secretsOf(flags, terminal);
+	const ssh = await sshOf(flags, terminal, contexts.options);
 	const session = createLocalSession({
 		id: `${Date.now().toString(36)}${createHash("sha256").update(`${process.pid}${process.hrtime.bigint()}`).digest("hex").slice(0, 16)}`,
 		sharedKey: sharedKey(contexts.sharedName),
@@ -70,6 +72,7 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 		contentStores: contexts.contentStores,
 		auth: createDockerAuth({ env: terminal.env }),
 		...secrets,
+		...ssh,
 		outputs: outputs.outputs,
 	});
 	const held = stack.move();
@@ -101,6 +104,27 @@ async function secretsOf(
 	}
 	const { createSecrets } = await import("../session/secrets.ts");
 	return { secrets: createSecrets(secrets, { env: terminal.env }) };
+}
+
+/** What is fetched from git by ssh gets the user's agent unasked. */
+async function sshOf(
+	flags: ParsedFlags,
+	{ env }: Terminal,
+	contexts: Readonly<Record<string, string>>,
+): Promise<Pick<LocalSessionOptions, "ssh">> {
+	const given = flags.list("ssh");
+	const isDefaultGiven = given.some((spec) => spec === "default" || spec.startsWith("default="));
+	const usesGit = Object.entries(contexts).some(
+		([name, value]) =>
+			(name === "context" || name.startsWith("context:")) &&
+			/^(?:ssh:\/\/|[A-Za-z0-9_][\w.+-]*@[\w.-]+:)/.test(value),
+	);
+	const specs = usesGit && !isDefaultGiven && env["SSH_AUTH_SOCK"] ? [...given, "default"] : given;
+	if (specs.length === 0) {
+		return {};
+	}
+	const { createSshAgents } = await import("../session/ssh-agent.ts");
+	return { ssh: createSshAgents(specs, { env }) };
 }
 
 /** Names what another build of the same directory on this machine may reuse. */
@@ -138,7 +162,8 @@ function grantedEntitlements(flags: ParsedFlags): readonly Entitlement[] {
 
 function frontendOptions(flags: ParsedFlags, terminal: Terminal): Record<string, string> {
 	const options: Record<string, string> = {};
-	for (const [name, value] of buildArguments(flags.list("build-arg"), terminal.env)) {
+	const args = buildArguments(flags.list("build-arg"), terminal.env);
+	for (const [name, value] of [...proxyArguments(args, terminal), ...args]) {
 		options[`build-arg:${name}`] = value;
 	}
 	for (const [name, value] of keyValues("label", flags.list("label"))) {

@@ -15,7 +15,10 @@ Run 'slipway COMMAND --help' for the flags of a command.
 
 const interrupt = new AbortController();
 const terminal: Terminal = {
-	stdin: process.stdin,
+	// Making the stream takes milliseconds that most builds need not spend.
+	get stdin() {
+		return process.stdin;
+	},
 	stdout: process.stdout,
 	stderr: process.stderr,
 	env: process.env,
@@ -80,8 +83,14 @@ process.on("SIGINT", onSignal);
 process.on("SIGTERM", onSignal);
 process.stdout.on("error", () => {});
 process.stderr.on("error", () => {});
-try {
-	process.exitCode = await run(process.argv.slice(2));
-} catch (thrown) {
-	process.exitCode = await report(thrown);
-}
+run(process.argv.slice(2))
+	.catch(report)
+	.then(
+		(code) => {
+			process.exitCode = code;
+		},
+		(thrown: unknown) => {
+			process.stderr.write(`ERROR: ${thrown}\n`);
+			process.exitCode = 1;
+		},
+	);

@@ -16,7 +16,7 @@ export interface ContextRequest {
 	readonly dockerfile: string | undefined;
 	/** `--build-context`, as `name=value`. */
 	readonly named: readonly string[];
-	readonly stdin: Terminal["stdin"];
+	readonly stdin: () => Terminal["stdin"];
 	readonly signal: AbortSignal;
 }
 
@@ -34,11 +34,12 @@ export async function planContexts(request: ContextRequest): Promise<ContextPlan
 	const directories: Record<string, { readonly path: string }> = {};
 	const contentStores: Record<string, ContentReader> = {};
 	await using stack = new AsyncDisposableStack();
+	const usesStdin = request.context === "-" || request.dockerfile === "-";
 	const main = stack.use(
 		await openBuildContext({
 			context: request.context,
 			...(request.dockerfile === undefined ? {} : { dockerfile: request.dockerfile }),
-			stdin: request.stdin as AsyncIterable<Uint8Array>,
+			stdin: usesStdin ? (request.stdin() as AsyncIterable<Uint8Array>) : nothing(),
 			archiver: contextArchiver,
 			signal: request.signal,
 		}),
@@ -71,6 +72,8 @@ export async function planContexts(request: ContextRequest): Promise<ContextPlan
 		[Symbol.asyncDispose]: () => held.disposeAsync(),
 	};
 }
+
+async function* nothing(): AsyncGenerator<Uint8Array> {}
 
 function contextName(name: string): string {
 	try {

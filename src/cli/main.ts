@@ -1,8 +1,40 @@
-import { mkdirSync } from "node:fs";
-import { enableCompileCache } from "node:module";
-import { join } from "node:path";
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { constants, Script } from "node:vm";
 
-/** Where compiled code is kept between starts: a directory of the user's own, since who can write there can run code as him. */
+/** Modules of Node that take a millisecond or more to load, and that a build may end without. */
+const lateModules = [
+	"node:child_process",
+	"node:fs/promises",
+	"node:net",
+	"node:worker_threads",
+	"node:zlib",
+];
+
+/**
+ * The entry of the program: loads `commands`, from sources as a module, from the bundle as a script whose compiled code is kept.
+ * Half of a short run's time would go into compiling functions; Node's own cache of compiled code has only those that ran
+ * while a module was loaded.
+ */
+const self = fileURLToPath(import.meta.url);
+if (self.endsWith(".ts")) {
+	void import("./commands.ts");
+} else {
+	runBundle(join(dirname(self), "commands.cjs"));
+}
+
+/** As V8 can use it only with the same file, Node and processor, all of them are in its name. */
+function cacheFile(bundle: string): string | undefined {
+	const directory = cacheDirectory();
+	const { size, mtimeMs } = statSync(bundle);
+	return directory === undefined
+		? undefined
+		: join(directory, `commands-${process.version}-${process.arch}-${size}-${mtimeMs}.code`);
+}
+
+/** A directory of the user's own: who can write there can run code as him. */
 function cacheDirectory(): string | undefined {
 	const { XDG_CACHE_HOME: cache, HOME: home } = process.env;
 	if (process.getuid?.() === 0) {
@@ -14,18 +46,56 @@ function cacheDirectory(): string | undefined {
 	return home === undefined || home === "" ? undefined : join(home, ".cache", "slipway");
 }
 
-const directory = cacheDirectory();
-if (directory !== undefined) {
+function runBundle(bundle: string): void {
+	const cache = cacheFile(bundle);
+	const cachedData = cache === undefined ? undefined : readOptional(cache);
+	const source = `(function(require,__importMetaUrl){${readFileSync(bundle, "utf8")}\n})`;
+	const script = new Script(source, {
+		filename: bundle,
+		importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
+		...(cachedData === undefined ? {} : { cachedData }),
+	});
+	if (cache !== undefined && (cachedData === undefined || script.cachedDataRejected === true)) {
+		// At the end, when the functions that a build needs have been compiled.
+		process.once("exit", (code) => {
+			if (code === 0 && process.argv[2] === "build") {
+				keep(cache, script);
+			}
+		});
+	}
+	const run = script.runInThisContext() as (require: NodeJS.Require, url: string) => void;
+	// Threads and native libraries are found from here; what they load are modules.
+	run(lateRequire(createRequire(bundle)), import.meta.url.replace(/\.cjs$/, ".js"));
+}
+
+/** `require` that loads those when something of them is used first. */
+function lateRequire(require: NodeJS.Require): NodeJS.Require {
+	const late = (name: string): unknown =>
+		lateModules.includes(name)
+			? new Proxy({}, { get: (_, key) => Reflect.get(require(name) as object, key) })
+			: require(name);
+	return Object.assign(late, require) as NodeJS.Require;
+}
+
+function keep(cache: string, script: Script): void {
 	try {
+		const directory = dirname(cache);
 		mkdirSync(directory, { recursive: true, mode: 0o700 });
-		enableCompileCache(directory);
+		for (const old of readdirSync(directory)) {
+			rmSync(join(directory, old), { recursive: true, force: true });
+		}
+		const temporary = `${cache}.${process.pid}`;
+		writeFileSync(temporary, script.createCachedData(), { mode: 0o600 });
+		renameSync(temporary, cache);
 	} catch {
 		// Every start then compiles anew.
 	}
 }
-// Only what is loaded from here on is kept; not a literal, so that the bundler leaves it a file of its own.
-const commands = new URL(
-	`./commands${import.meta.url.slice(import.meta.url.lastIndexOf("."))}`,
-	import.meta.url,
-);
-await import(commands.href);
+
+function readOptional(file: string): Buffer | undefined {
+	try {
+		return readFileSync(file);
+	} catch {
+		return undefined;
+	}
+}

@@ -35,6 +35,8 @@ export interface CopyTreeOptions {
 	readonly excludePatterns: readonly string[];
 	/** Something of another type at the destination gives way; otherwise that is an error. */
 	readonly replaceExisting: boolean;
+	/** Nobody writes to the source's files any more: a copy that differs in nothing may be a hard link to the original. */
+	readonly mayLink: boolean;
 	/** Called between files; throws to end the copy. */
 	readonly check: () => void;
 }
@@ -68,8 +70,11 @@ class TreeCopier {
 	/** Directories on the way down that the filter has not shown yet: made when something below them is. */
 	readonly #pending: PendingDirectory[] = [];
 
+	#mayLink: boolean;
+
 	constructor(options: CopyTreeOptions) {
 		this.#options = options;
+		this.#mayLink = options.mayLink;
 		const { includePatterns: include, excludePatterns: exclude, mode } = options;
 		this.#filter =
 			include.length > 0 || exclude.length > 0 ? createPathFilter({ include, exclude }) : undefined;
@@ -204,8 +209,33 @@ class TreeCopier {
 			this.#links.set(inode, target);
 		}
 		const mode = this.#modeOf(Number(stat.mode), false);
+		if (this.#mayLink && this.#isAlike(stat, mode) && this.#link(source, target)) {
+			return;
+		}
 		copyFile(source, target, mode & 0o777);
 		this.#setMetadata(source, target, stat, (mode & (umask | 0o7000)) === 0);
+	}
+
+	/** True if the copy would have the original's owner, mode and times. Files of several names are copied: links mean something. */
+	#isAlike(stat: Stat, mode: number): boolean {
+		const { owner, time } = this.#options;
+		return (
+			stat.nlink === 1n &&
+			time === undefined &&
+			mode === Number(stat.mode & 0o7777n) &&
+			(owner === undefined || (BigInt(owner.uid) === stat.uid && BigInt(owner.gid) === stat.gid))
+		);
+	}
+
+	/** False, and no further attempt, where the two are on different mounts or the file system cannot do it. */
+	#link(source: SysPath, target: SysPath): boolean {
+		try {
+			linkSync(source as string, target as string);
+			return true;
+		} catch {
+			this.#mayLink = false;
+			return false;
+		}
 	}
 
 	/** `modeIsSet`: the file was created with its mode, which no usual umask has changed. */

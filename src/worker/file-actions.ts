@@ -43,6 +43,8 @@ export interface CopyRequest {
 	readonly includePatterns: readonly string[];
 	readonly excludePatterns: readonly string[];
 	readonly replaceExisting: boolean;
+	/** See `CopyTreeOptions`. */
+	readonly mayLink: boolean;
 }
 
 const defaultDirectoryMode = 0o755;
@@ -177,6 +179,7 @@ export function copyPath(request: CopyRequest, check: () => void): void {
 				includePatterns: request.includePatterns,
 				excludePatterns: request.excludePatterns,
 				replaceExisting: request.replaceExisting,
+				mayLink: request.mayLink,
 				check,
 			});
 			for (const directory of made.reverse()) {

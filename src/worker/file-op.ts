@@ -217,6 +217,8 @@ class FileRun implements AsyncDisposable {
 				includePatterns: action.includePatterns,
 				excludePatterns: action.excludePatterns,
 				replaceExisting: action.alwaysReplaceExistingDestPaths,
+				// A second action could copy the same file again, or change the first one's copy.
+				mayLink: this.#input.op.actions.length === 1,
 			};
 			if (!(action.attemptUnpack && (await this.#unpack(request)))) {
 				requests.push(request);
