@@ -8,16 +8,42 @@ import type { Entitlement } from "./control.ts";
 /** The solver's view of a loaded graph: one vertex per op, the edge of the root. Linear in the number of ops. */
 export function verticesOf(definition: LoadedDefinition, allowed: ReadonlySet<Entitlement>): Edge {
 	const vertices = new Map<Digest, Vertex>();
+	const borrowed = borrowedSources(definition);
 	for (const loaded of definition.ops.values()) {
 		checkEntitlements(loaded, allowed);
-		vertices.set(loaded.digest, vertexOf(loaded, vertices));
+		const source = loaded.sources[0] ?? borrowed.get(loaded.digest);
+		vertices.set(loaded.digest, vertexOf(loaded, { vertices, source }));
 	}
 	return edgeTo(definition.root, vertices);
 }
 
-function vertexOf(loaded: LoadedOp, vertices: ReadonlyMap<Digest, Vertex>): Vertex {
+type SourcePlace = LoadedOp["sources"][number];
+
+/** BuildKit's graphs do not say where a download comes from: it is the line that uses it. */
+function borrowedSources({ ops }: LoadedDefinition): ReadonlyMap<Digest, SourcePlace> {
+	const found = new Map<Digest, SourcePlace>();
+	for (const { op, sources } of ops.values()) {
+		const [source] = sources;
+		for (const { digest } of source === undefined ? [] : op.inputs) {
+			const input = ops.get(digest)?.op;
+			if (source !== undefined && input?.kind === "source" && !found.has(digest)) {
+				if (/^(?:https?|git):/.test(input.identifier)) {
+					found.set(digest, source);
+				}
+			}
+		}
+	}
+	return found;
+}
+
+function vertexOf(
+	loaded: LoadedOp,
+	{
+		vertices,
+		source,
+	}: { readonly vertices: ReadonlyMap<Digest, Vertex>; readonly source: SourcePlace | undefined },
+): Vertex {
 	const { metadata } = loaded;
-	const source = loaded.sources[0];
 	const payload: VertexPayload = { op: loaded };
 	return {
 		digest: loaded.digest,

@@ -183,7 +183,10 @@ class Preparation {
 			}
 		}
 		if (!each.optional) {
-			throw new SlipwayError("not-found", `no SSH key ${JSON.stringify(each.id)} forwarded from the client`);
+			throw new SlipwayError(
+				"not-found",
+				`no SSH key ${JSON.stringify(each.id || "default")} forwarded from the client`,
+			);
 		}
 	}
 
