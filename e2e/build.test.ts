@@ -242,7 +242,9 @@ test("progress: rawjson is one JSON object per line", async () => {
 
 test("a state directory may be named relative to the working directory", async () => {
 	const context = bench.context({ Dockerfile: "FROM base\nRUN echo relative > /f\n" });
-	await bench.build([...busyboxBase, "--root", "relative-state", "-o", "relative-out", context], { cwd: bench.dir });
+	await bench.build([...busyboxBase, "--root", "relative-state", "-o", "relative-out", context], {
+		cwd: bench.dir,
+	});
 	assert.equal(readFileSync(bench.path("relative-out/f"), "utf8"), "relative\n");
 });
 
