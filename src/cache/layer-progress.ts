@@ -43,17 +43,17 @@ export async function reportSpan<T>(
 	return result;
 }
 
-/** Who asks for the files is told; else who made the ref; else nobody. */
+/** Who made the ref is told, as in BuildKit the step that names an image shows its download; else who asks for the files. */
 function reporter(
 	layer: CacheRecord,
 	options: RefWorkOptions,
 	id: string,
 	name: string,
 ): (values: Pick<StatusRecord, "current" | "total" | "completed">) => void {
-	const [origin] = layer.origins;
-	const asked = options.progress !== undefined && options.vertex !== undefined;
-	const vertex = asked ? options.vertex : origin?.vertex;
-	const sink = (asked ? options.progress : origin?.progress) ?? discardProgress;
+	const origin = [...layer.origins].findLast(
+		({ progress, vertex }) => progress !== undefined && vertex !== undefined,
+	);
+	const { vertex, progress: sink = discardProgress } = origin ?? options;
 	const started = progressTime();
 	return (values) => {
 		if (vertex !== undefined) {

@@ -3,6 +3,7 @@ import {
 	type ProgressEvent,
 	type ProgressSink,
 	progressTime,
+	type StatusRecord,
 	type VertexRecord,
 } from "../progress/progress.ts";
 
@@ -13,16 +14,23 @@ import {
 export class JobProgress implements ProgressSink {
 	readonly #sink: ProgressSink;
 	readonly #records = new Map<Digest, VertexRecord>();
+	/** Statuses under way of vertices that were opened again. */
+	readonly #late = new Map<Digest, Set<string>>();
 
 	constructor(sink: ProgressSink) {
 		this.#sink = sink;
 	}
 
 	write(event: ProgressEvent): void {
-		if (event.kind === "vertex") {
-			this.#writeVertex(event.vertex);
-		} else {
-			this.#sink.write(event);
+		switch (event.kind) {
+			case "vertex":
+				this.#writeVertex(event.vertex);
+				return;
+			case "status":
+				this.#writeStatus(event.status);
+				return;
+			default:
+				this.#sink.write(event);
 		}
 	}
 
@@ -43,6 +51,30 @@ export class JobProgress implements ProgressSink {
 			this.#completeInputs(vertex, vertex.started);
 		}
 		this.#emit(vertex);
+	}
+
+	/**
+	 * Work may go on for a vertex that has ended: layers of an image are fetched when somebody needs their files. That opens the
+	 * vertex again until the last piece of such work has ended.
+	 */
+	#writeStatus(status: StatusRecord): void {
+		const record = this.#records.get(status.vertex);
+		const late = this.#late.get(status.vertex);
+		if (record?.completed !== undefined && status.completed === undefined) {
+			const { completed: _, ...open } = record;
+			this.#late.set(status.vertex, new Set([status.id]));
+			this.#emit({ ...open, cached: false, started: status.started ?? status.timestamp });
+		} else if (status.completed === undefined) {
+			late?.add(status.id);
+		}
+		this.#sink.write({ kind: "status", status });
+		if (status.completed !== undefined && late?.delete(status.id) === true && late.size === 0) {
+			this.#late.delete(status.vertex);
+			const open = this.#records.get(status.vertex);
+			if (open !== undefined) {
+				this.#emit({ ...open, completed: status.completed });
+			}
+		}
 	}
 
 	/** Deepest first, each once: what is marked has started, and is passed by the next time. */
