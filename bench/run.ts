@@ -6,6 +6,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { measureFrontend } from "./frontend.ts";
 import { buildah, buildkit, type Measurement, type Peer, slipway } from "./peers.ts";
 
 interface Benchmark {
@@ -195,6 +196,9 @@ try {
 				`| peak memory of it | ${memory[0].toFixed(0)} | ${memory[1].toFixed(0)} | ${share.toFixed(2)} | ${benchmark.memoryTarget} |`,
 			);
 		}
+	}
+	if (wanted.length === 0 || wanted.includes("frontend")) {
+		missed += measureFrontend(options, { runs, target: 2 });
 	}
 } finally {
 	ours.stop();
