@@ -12,6 +12,7 @@ demo: packages node_modules images
 test: packages node_modules images
 	npm run check
 	npm test
+	npm run build
 	npm run test:e2e
 
 packages:
