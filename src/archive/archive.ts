@@ -12,16 +12,14 @@
  * left behind by a failure or an abort but what `extract` had written to its root, which its owner throws away.
  *
  * File names are bytes. Inside the room they are *byte strings*: JavaScript strings of one character per byte
- * (`names.ts`); requests name folders of the host in normal text.
+ * (`sys/byte-names.ts`); requests name folders of the host in normal text.
  */
 
+import type { ByteString } from "../sys/byte-names.ts";
 import type { Timestamp } from "../sys/sys.ts";
 
 /** An OCI digest by SHA-256; callers brand it with `parseDigest`. */
 export type Sha256 = `sha256:${string}`;
-
-/** One character per byte, each below 256. */
-export type ByteString = string;
 
 export type CompressionKind = "uncompressed" | "gzip" | "zstd";
 

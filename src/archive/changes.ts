@@ -1,8 +1,9 @@
 import type { BigIntStats } from "node:fs";
 import { SlipwayError } from "../errors/errors.ts";
+import type { ByteString } from "../sys/byte-names.ts";
+import { bytesOf, fsPath, textOf } from "../sys/byte-names.ts";
 import { getXattr } from "../sys/xattr.ts";
-import type { ByteString, Change, LayerSource } from "./archive.ts";
-import { bytesOf, fsPath, textOf } from "./names.ts";
+import type { Change, LayerSource } from "./archive.ts";
 import { isSameFile, isWhiteout, stat, statIfAny, type WalkEntry, walk } from "./walk.ts";
 
 /**

@@ -1,11 +1,11 @@
 import { type BigIntStats, chmodSync, lchownSync, rmdirSync, unlinkSync } from "node:fs";
 import { wrap } from "../errors/errors.ts";
+import type { ByteString } from "../sys/byte-names.ts";
+import { bytesOf, fsPath, textOf } from "../sys/byte-names.ts";
 import { setTimes } from "../sys/node.ts";
 import type { Timestamp } from "../sys/sys.ts";
 import { getXattr, listXattrs, setXattr } from "../sys/xattr.ts";
-import type { ByteString } from "./archive.ts";
 import { secondsOf } from "./layer-items.ts";
-import { bytesOf, fsPath, textOf } from "./names.ts";
 import { resolveInRoot } from "./root-path.ts";
 import { namesIn, stat, statIfAny } from "./walk.ts";
 

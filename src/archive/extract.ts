@@ -13,13 +13,15 @@ import {
 	writeSync,
 } from "node:fs";
 import { hasCode, SlipwayError, wrap } from "../errors/errors.ts";
+import type { ByteString } from "../sys/byte-names.ts";
+import { fsPath, textOf } from "../sys/byte-names.ts";
 import { inUserNamespace } from "../sys/namespace.ts";
 import { makeDevice, makeNode, setTimes } from "../sys/node.ts";
 import type { Timestamp } from "../sys/sys.ts";
 import { setXattr } from "../sys/xattr.ts";
-import type { ByteString, ExtractLimits, TarHeader } from "./archive.ts";
+import type { ExtractLimits, TarHeader } from "./archive.ts";
 import { copyAttributes, removeTree } from "./extract-tree.ts";
-import { cleanPath, fsPath, splitPath, textOf } from "./names.ts";
+import { cleanPath, splitPath } from "./names.ts";
 import { resolveInRoot } from "./root-path.ts";
 import type { TarHandler } from "./tar-reader.ts";
 import { isWhiteout, namesIn, statIfAny } from "./walk.ts";

@@ -1,6 +1,7 @@
 import type { BigIntStats } from "node:fs";
+import type { ByteString } from "../sys/byte-names.ts";
 import { splitDevice } from "../sys/node.ts";
-import type { ByteString, TarEntryKind, TarHeader } from "./archive.ts";
+import type { TarEntryKind, TarHeader } from "./archive.ts";
 import type { FoundChange } from "./changes.ts";
 import { splitPath } from "./names.ts";
 import type { TarItem } from "./pack.ts";

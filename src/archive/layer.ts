@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import type { JobContext } from "../async/job.ts";
 import { SlipwayError, toError } from "../errors/errors.ts";
+import { bytesOf } from "../sys/byte-names.ts";
 import type {
 	CompressionKind,
 	ConvertLayerRequest,
@@ -15,7 +16,6 @@ import { inBlocks, writeBlob } from "./compress.ts";
 import { decompress, detectCompression, magicBytes } from "./decompress.ts";
 import { Extractor } from "./extract.ts";
 import { layerItems } from "./layer-items.ts";
-import { bytesOf } from "./names.ts";
 import { BlockPool, pack, type TarItem } from "./pack.ts";
 import { retime } from "./retime.ts";
 import { TarReader } from "./tar-reader.ts";

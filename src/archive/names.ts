@@ -1,26 +1,4 @@
-import type { ByteString } from "./archive.ts";
-
-/**
- * File names as byte strings: one character per byte. Linux names are bytes, tar headers are bytes, and both are sorted by
- * bytes; decoded text would lose names that are not UTF-8 and sort others differently.
- */
-
-const nonAscii = /[^\x00-\x7f]/;
-
-/** UTF-8 of the text. */
-export function bytesOf(text: string): ByteString {
-	return nonAscii.test(text) ? Buffer.from(text, "utf8").toString("latin1") : text;
-}
-
-/** The text, for people; bytes that are not UTF-8 become U+FFFD. */
-export function textOf(bytes: ByteString): string {
-	return nonAscii.test(bytes) ? Buffer.from(bytes, "latin1").toString("utf8") : bytes;
-}
-
-/** The name in the form that `fs` and `sys` take. */
-export function fsPath(bytes: ByteString): string | Buffer {
-	return nonAscii.test(bytes) ? Buffer.from(bytes, "latin1") : bytes;
-}
+import type { ByteString } from "../sys/byte-names.ts";
 
 /** The shortest equal path by text alone, as Go's path.Clean: `a//b/../c/` is `a/c`, empty is `.`, `/..` is `/`. */
 export function cleanPath(path: ByteString): ByteString {

@@ -1,7 +1,8 @@
 import { closeSync, constants, openSync, readSync } from "node:fs";
 import { SlipwayError, wrap } from "../errors/errors.ts";
-import type { ByteString, TarHeader } from "./archive.ts";
-import { fsPath, textOf } from "./names.ts";
+import type { ByteString } from "../sys/byte-names.ts";
+import { fsPath, textOf } from "../sys/byte-names.ts";
+import type { TarHeader } from "./archive.ts";
 import { paddingOf } from "./tar-format.ts";
 import { encodeHeader, endOfArchive } from "./tar-writer.ts";
 

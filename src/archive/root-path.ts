@@ -1,6 +1,6 @@
 import { SlipwayError } from "../errors/errors.ts";
-import type { ByteString } from "./archive.ts";
-import { textOf } from "./names.ts";
+import type { ByteString } from "../sys/byte-names.ts";
+import { textOf } from "../sys/byte-names.ts";
 import { readLink, statIfAny } from "./walk.ts";
 
 /** Links followed for one path at most; more are a loop. */

@@ -1,6 +1,7 @@
 import type { SlipwayError } from "../errors/errors.ts";
+import type { ByteString } from "../sys/byte-names.ts";
 import type { Timestamp } from "../sys/sys.ts";
-import type { ByteString, TarHeader } from "./archive.ts";
+import type { TarHeader } from "./archive.ts";
 import { checksums, type Field, fields, gnuMagic, isValidRecord } from "./tar-format.ts";
 import { tarHeader } from "./tar-writer.ts";
 

@@ -1,6 +1,7 @@
 import { SlipwayError } from "../errors/errors.ts";
-import type { ByteString, TarEntryKind, TarHeader } from "./archive.ts";
-import { textOf } from "./names.ts";
+import type { ByteString } from "../sys/byte-names.ts";
+import { textOf } from "../sys/byte-names.ts";
+import type { TarEntryKind, TarHeader } from "./archive.ts";
 import { blockBytes, gnuSparsePrefix, maxSpecialBytes, paddingOf } from "./tar-format.ts";
 import { parseHeader, parseNumber, parseRecords, type RawHeader, withRecords } from "./tar-header.ts";
 import {

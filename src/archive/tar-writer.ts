@@ -1,7 +1,9 @@
 import { SlipwayError } from "../errors/errors.ts";
+import type { ByteString } from "../sys/byte-names.ts";
+import { textOf } from "../sys/byte-names.ts";
 import type { Timestamp } from "../sys/sys.ts";
-import type { ByteString, TarFormat, TarHeader } from "./archive.ts";
-import { cleanPath, splitPath, textOf } from "./names.ts";
+import type { TarFormat, TarHeader } from "./archive.ts";
+import { cleanPath, splitPath } from "./names.ts";
 import {
 	basicRecords,
 	blockBytes,

@@ -1,11 +1,11 @@
 import { closeSync, constants, fstatSync, lstatSync, openSync, readSync } from "node:fs";
 import { hasCode, SlipwayError, toError, wrap } from "../errors/errors.ts";
+import { bytesOf } from "../sys/byte-names.ts";
 import { spawn } from "../sys/spawn.ts";
 import type { UnpackRequest } from "./archive.ts";
 import { decompress, detectCompression, magicBytes, readChunks, type StoredKind } from "./decompress.ts";
 import { Extractor } from "./extract.ts";
 import type { Control } from "./layer.ts";
-import { bytesOf } from "./names.ts";
 import { TarReader } from "./tar-reader.ts";
 
 /**

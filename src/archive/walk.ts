@@ -9,9 +9,9 @@ import {
 	readSync,
 } from "node:fs";
 import { wrap } from "../errors/errors.ts";
+import type { ByteString } from "../sys/byte-names.ts";
+import { fsPath, textOf } from "../sys/byte-names.ts";
 import { getXattr } from "../sys/xattr.ts";
-import type { ByteString } from "./archive.ts";
-import { fsPath, textOf } from "./names.ts";
 
 /** A file in a tree. `path` begins with a slash and is below the tree's root, which is no entry itself. */
 export interface WalkEntry {

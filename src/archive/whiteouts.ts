@@ -1,6 +1,6 @@
 import { SlipwayError } from "../errors/errors.ts";
-import type { ByteString } from "./archive.ts";
-import { textOf } from "./names.ts";
+import type { ByteString } from "../sys/byte-names.ts";
+import { textOf } from "../sys/byte-names.ts";
 
 /**
  * Deletions in a layer's tar (OCI image spec, layer.md, "Whiteouts"): an empty file `.wh.name` removes `name` of the layers

@@ -1,5 +1,5 @@
+import { textOf } from "../sys/byte-names.ts";
 import type { TarHeader } from "./archive.ts";
-import { textOf } from "./names.ts";
 import { libarchiveXattr, schilyXattr } from "./tar-format.ts";
 
 /**

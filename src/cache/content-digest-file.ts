@@ -1,8 +1,8 @@
 import { createHash, hash } from "node:crypto";
 import { closeSync, lstatSync, openSync, readlinkSync, readSync, type Stats } from "node:fs";
-import type { ByteString } from "../archive/archive.ts";
-import { fsPath } from "../archive/names.ts";
 import { wrap } from "../errors/errors.ts";
+import type { ByteString } from "../sys/byte-names.ts";
+import { fsPath } from "../sys/byte-names.ts";
 import { getXattr, listXattrs } from "../sys/xattr.ts";
 import { type DigestedStat, digestHeader, isDigestedXattr } from "./content-digest-header.ts";
 

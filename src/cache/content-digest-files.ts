@@ -1,7 +1,7 @@
 import { lstatSync, readlinkSync } from "node:fs";
-import type { ByteString } from "../archive/archive.ts";
-import { fsPath } from "../archive/names.ts";
 import type { ThreadPool } from "../async/pool.ts";
+import type { ByteString } from "../sys/byte-names.ts";
+import { fsPath } from "../sys/byte-names.ts";
 import { digestFile } from "./content-digest-file.ts";
 import { listDirectory, type ScannedEntry, scanTree } from "./content-digest-scan.ts";
 import {

@@ -1,6 +1,6 @@
-import type { ByteString } from "../archive/archive.ts";
-import { bytesOf } from "../archive/names.ts";
 import { sortUtf8 } from "../oci/utf8-order.ts";
+import type { ByteString } from "../sys/byte-names.ts";
+import { bytesOf } from "../sys/byte-names.ts";
 
 /** What of a file's metadata its content digest depends on: no name and no time. */
 export interface DigestedStat {

@@ -1,6 +1,6 @@
-import type { ByteString } from "../archive/archive.ts";
 import { cleanPath } from "../archive/names.ts";
 import { SlipwayError } from "../errors/errors.ts";
+import type { ByteString } from "../sys/byte-names.ts";
 import type { TreeNode } from "./content-digest-tree.ts";
 
 /** Linux's own limit for one path. */

@@ -1,8 +1,8 @@
-import type { ByteString } from "../archive/archive.ts";
-import { bytesOf, textOf } from "../archive/names.ts";
 import { compileGlob, type Glob } from "../patterns/glob.ts";
 import { createPatternMatcher } from "../patterns/pattern-matcher.ts";
 import type { MatchState, PatternMatcher } from "../patterns/patterns.ts";
+import type { ByteString } from "../sys/byte-names.ts";
+import { bytesOf, textOf } from "../sys/byte-names.ts";
 import type { DigestOptions } from "./cache.ts";
 import { type EntryLookup, keyPath, resolveNode } from "./content-digest-lookup.ts";
 import type { TreeNode } from "./content-digest-tree.ts";

@@ -1,6 +1,6 @@
 import { readdirSync, readlinkSync } from "node:fs";
-import type { ByteString } from "../archive/archive.ts";
-import { fsPath } from "../archive/names.ts";
+import type { ByteString } from "../sys/byte-names.ts";
+import { fsPath } from "../sys/byte-names.ts";
 
 /**
  * Names of a directory tree as one string, which goes from thread to thread at the price of a copy: for each entry, sorted by

@@ -1,6 +1,6 @@
 import { hash } from "node:crypto";
-import type { ByteString } from "../archive/archive.ts";
 import { SlipwayError } from "../errors/errors.ts";
+import type { ByteString } from "../sys/byte-names.ts";
 import type { PackedNames, ScannedEntry } from "./content-digest-scan.ts";
 
 /**

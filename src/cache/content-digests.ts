@@ -1,12 +1,12 @@
 import { hash } from "node:crypto";
-import type { ByteString } from "../archive/archive.ts";
-import { bytesOf, textOf } from "../archive/names.ts";
 import type { ThreadPool } from "../async/pool.ts";
 import type { Database } from "../database/database.ts";
 import { SlipwayError, wrap } from "../errors/errors.ts";
 import { type Digest, encodedOf } from "../oci/digest.ts";
 import { quoteGo } from "../oci/go-quote.ts";
 import { cleanPath } from "../patterns/clean-path.ts";
+import type { ByteString } from "../sys/byte-names.ts";
+import { bytesOf, textOf } from "../sys/byte-names.ts";
 import type { MountSpec } from "../sys/sys.ts";
 import type { DigestEntry, DigestOptions, MutableDigests, RefWorkOptions } from "./cache.ts";
 import { decodeTree, encodeTree, omitsRoot } from "./content-digest-codec.ts";

@@ -1,5 +1,5 @@
-import type { ByteString } from "../archive/archive.ts";
 import type { JobContext } from "../async/job.ts";
+import type { ByteString } from "../sys/byte-names.ts";
 import { digestFile } from "./content-digest-file.ts";
 import { scanTree } from "./content-digest-scan.ts";
 

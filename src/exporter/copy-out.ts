@@ -18,11 +18,11 @@ import {
 	symlinkSync,
 	unlinkSync,
 } from "node:fs";
-import type { ByteString } from "../archive/archive.ts";
-import { bytesOf, fsPath, textOf } from "../archive/names.ts";
 import { walk } from "../archive/walk.ts";
 import { findDetail, hasCode, SlipwayError, toError, wrap } from "../errors/errors.ts";
 import { openTargetTree, type TargetTree } from "../session/target-tree.ts";
+import type { ByteString } from "../sys/byte-names.ts";
+import { bytesOf, fsPath, textOf } from "../sys/byte-names.ts";
 import { copyContent } from "../sys/copy.ts";
 import { makeNode, setTimes } from "../sys/node.ts";
 import type { Timestamp } from "../sys/sys.ts";

@@ -1,6 +1,6 @@
 import { closeSync, constants, lstatSync, openSync, readdirSync, type Stats } from "node:fs";
 import { wrap } from "../errors/errors.ts";
-import { type ByteString, fsPath } from "./byte-names.ts";
+import { type ByteString, fsPath } from "../sys/byte-names.ts";
 import {
 	addRow,
 	column,

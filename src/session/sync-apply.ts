@@ -14,10 +14,10 @@ import {
 	symlinkSync,
 } from "node:fs";
 import { hasCode, SlipwayError, toError, wrap } from "../errors/errors.ts";
+import { type ByteString, bytesOf, fsPath, textOf } from "../sys/byte-names.ts";
 import { copyContent } from "../sys/copy.ts";
 import { makeDevice, makeNode, setTimes, splitDevice } from "../sys/node.ts";
 import { getXattr, listXattrs, removeXattr, setXattr } from "../sys/xattr.ts";
-import { type ByteString, bytesOf, fsPath, textOf } from "./byte-names.ts";
 import type { SyncPlan, SyncStep } from "./sync-plan.ts";
 import { openTargetTree, type TargetTree } from "./target-tree.ts";
 import {

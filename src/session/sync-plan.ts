@@ -1,7 +1,8 @@
 import { lstatSync, readdirSync, readlinkSync, type Stats } from "node:fs";
 import { toError, wrap } from "../errors/errors.ts";
 import type { FilterState, PathFilter } from "../patterns/path-filter.ts";
-import { type ByteString, bytesOf, fsPath, joinBytes, textOf } from "./byte-names.ts";
+import { type ByteString, bytesOf, fsPath, textOf } from "../sys/byte-names.ts";
+import { joinBytes } from "./byte-paths.ts";
 import {
 	addRow,
 	column,

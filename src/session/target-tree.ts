@@ -1,6 +1,6 @@
 import { closeSync, constants, lstatSync, openSync, readdirSync, rmdirSync, unlinkSync } from "node:fs";
 import { SlipwayError, toError, wrap } from "../errors/errors.ts";
-import { type ByteString, fsPath, textOf } from "./byte-names.ts";
+import { type ByteString, fsPath, textOf } from "../sys/byte-names.ts";
 
 /**
  * A directory that is written to by relative paths. Every directory on the way is opened by its own name without following

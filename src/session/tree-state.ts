@@ -1,5 +1,5 @@
 import { isAscii } from "node:buffer";
-import type { ByteString } from "./byte-names.ts";
+import type { ByteString } from "../sys/byte-names.ts";
 
 /**
  * What a synced directory holds and which files of the source it was made from: entries in the order of the walk

@@ -9,7 +9,7 @@ import {
 	readlinkSync,
 	symlinkSync,
 } from "node:fs";
-import { fsPath } from "../archive/names.ts";
+import { fsPath } from "../sys/byte-names.ts";
 import { copyFile } from "../sys/copy.ts";
 import { makeNode, setTimes } from "../sys/node.ts";
 import { getXattr, listXattrs, setXattr } from "../sys/xattr.ts";

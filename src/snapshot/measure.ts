@@ -1,5 +1,5 @@
 import { lstatSync, readdirSync } from "node:fs";
-import { fsPath } from "../archive/names.ts";
+import { fsPath } from "../sys/byte-names.ts";
 import type { SnapshotUsage } from "./snapshot.ts";
 
 /**

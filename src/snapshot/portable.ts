@@ -1,5 +1,5 @@
 import { linkSync, lstatSync, mkdirSync, readdirSync } from "node:fs";
-import { bytesOf, fsPath } from "../archive/names.ts";
+import { bytesOf, fsPath } from "../sys/byte-names.ts";
 import { makeNode } from "../sys/node.ts";
 import { getXattr, setXattr } from "../sys/xattr.ts";
 import { copyMetadata } from "./copy-tree.ts";
