@@ -169,8 +169,10 @@ function frontendOptions(flags: ParsedFlags, terminal: Terminal): Record<string,
 	for (const [name, value] of keyValues("label", flags.list("label"))) {
 		options[`label:${name}`] = value;
 	}
-	const platforms = flags
-		.list("platform")
+	const wanted = flags.given("platform")
+		? flags.list("platform")
+		: [terminal.env["DOCKER_DEFAULT_PLATFORM"] ?? ""];
+	const platforms = wanted
 		.flatMap((text) => text.split(","))
 		.map((text) => text.trim())
 		.filter((text) => text !== "");
