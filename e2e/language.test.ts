@@ -158,6 +158,10 @@ test("contexts by git and http, main and named; ssh with the user's agent", asyn
 		],
 	);
 	assert.deepEqual(filesBelow(named), ["a.txt", "dir/.dockerignore", "dir/x.txt", "packed"]);
+	const locked = `${(await repositories.serve({ token: "t0ken" })).url}/repo.git`;
+	const token = ["--secret", "id=GIT_AUTH_TOKEN,env=TOKEN"];
+	assert.equal(read(await build([...token, locked], { TOKEN: "t0ken" }), "a.txt"), "a");
+	assert.doesNotMatch((await bench.run([...token, locked], { env: { TOKEN: "wr0ng" } })).stderr, /wr0ng/);
 	const ssh = await repositories.serveSsh();
 	assert.equal(
 		read(await build([`${ssh.url}/repo.git#v1`], { SSH_AUTH_SOCK: ssh.agent }), "a.txt"),
@@ -423,6 +427,9 @@ RUN --mount=type=secret,id=key,required true
 	const full = (await bench.build(["--debug", warned])).stderr;
 	assert.match(full, /\n 1 warning found:\n - FromAsCasing: .*\n.*\nMore info: https:.*\nDockerfile:1\n-+\n/);
 	assert.doesNotMatch((await bench.build(["-q", warned])).stderr, /warning found/);
+	const strict = await failure("# check=error=true\nFROM scratch as one\nCOPY . /\n");
+	assert.match(strict, / - FromAsCasing: .*\n/);
+	assert.match(strict, /\nERROR: lint violation found for rules: FromAsCasing\n$/);
 });
 
 test("errors from long after parsing show the line: sources, secrets, stages", async () => {

@@ -56,9 +56,10 @@ export async function buildCommand(argv: readonly string[], terminal: Terminal):
 		);
 	} finally {
 		display.end();
-	}
-	if (plan.progressMode !== "quiet" && plan.progressMode !== "rawjson") {
-		printWarnings(warnings, terminal, { debug: flags.bool("debug") });
+		// Also of a build that failed: they may be why.
+		if (plan.progressMode !== "quiet" && plan.progressMode !== "rawjson") {
+			printWarnings(warnings, terminal, { debug: flags.bool("debug") });
+		}
 	}
 	writeResults(plan, response, terminal);
 	return plan.call === undefined ? 0 : printAnswer(plan.call, response.metadata, terminal.stdout);
