@@ -443,6 +443,11 @@ test("errors from long after parsing show the line: sources, secrets, stages", a
 		["RUN --mount=type=ssh,required true", /no SSH key "default" forwarded from the client/],
 		["COPY missing /", /"\/missing": not found/],
 	];
+	assert.match(await failure("FROM scratch\nCOPY --chown=bob Dockerfile /\n"), /invalid user index: -1/);
+	assert.match(
+		await failure("FROM scratch\n", ["--build-context", "x=/nonexistent"]),
+		/failed to get build context x: .*\/nonexistent/,
+	);
 	for (const [instruction, message] of cases) {
 		const stderr = await failure(`FROM base\n${instruction}\n`);
 		assert.ok(stderr.includes(`   2 | >>> ${instruction}\n`), `${instruction}:\n${stderr}`);

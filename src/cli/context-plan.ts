@@ -1,8 +1,9 @@
+import { statSync } from "node:fs";
 import { resolve } from "node:path";
 import type { ContentReader } from "../content/content.ts";
 import { openOciLayout } from "../content/oci-layout-reader.ts";
 import { contextArchiver } from "../daemon/context-archiver.ts";
-import { SlipwayError } from "../errors/errors.ts";
+import { SlipwayError, wrap } from "../errors/errors.ts";
 import { parseDigest } from "../oci/digest.ts";
 import { familiarReference, parseReference } from "../oci/reference.ts";
 import { isRemoteContext, openBuildContext } from "../session/context.ts";
@@ -57,6 +58,7 @@ export async function planContexts(request: ContextRequest): Promise<ContextPlan
 			options[key] = value;
 		} else {
 			const path = resolve(value);
+			requireDirectory(name, path);
 			// The names of the main context's own directories are taken.
 			const directory = name === "context" || name === "dockerfile" ? `_${name}` : name;
 			directories[directory] = { path };
@@ -74,6 +76,22 @@ export async function planContexts(request: ContextRequest): Promise<ContextPlan
 }
 
 async function* nothing(): AsyncGenerator<Uint8Array> {}
+
+/** A build need not use a context, but whoever names one means something that exists. */
+function requireDirectory(name: string, path: string): void {
+	let isDirectory: boolean;
+	try {
+		isDirectory = statSync(path).isDirectory();
+	} catch (error) {
+		throw wrap(error, `failed to get build context ${name}`);
+	}
+	if (!isDirectory) {
+		throw new SlipwayError(
+			"invalid-argument",
+			`failed to get build context ${name}: ${path} is not a directory`,
+		);
+	}
+}
 
 function contextName(name: string): string {
 	try {

@@ -290,6 +290,12 @@ class FileRun implements AsyncDisposable {
 		find: (root: string, name: string) => T | undefined,
 	): Promise<T | undefined> {
 		const { services, context } = this.#input;
+		if (ref.input === undefined) {
+			throw new SlipwayError(
+				"invalid-argument",
+				`invalid user index: -1: an empty file system has no user or group ${JSON.stringify(ref.name)}, use numbers`,
+			);
+		}
 		const action = this.#actionIndex(ref.input);
 		const result = action === undefined ? undefined : this.#results[action];
 		if (result?.kind === "open") {
