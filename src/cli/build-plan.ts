@@ -5,12 +5,13 @@ import { entitlements } from "../control/control.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { parsePlatform } from "../oci/platform.ts";
 import { formatReference, parseReference, withDefaultTag } from "../oci/reference.ts";
+import { csvFields } from "../session/csv-fields.ts";
 import { createLocalSession, type LocalSessionOptions } from "../session/local-session.ts";
 import type { Session } from "../session/session.ts";
 import { buildArguments, hostEntries, keyValues, memoryBytes, ulimits } from "./build-values.ts";
 import { type Call, planCall } from "./call-plan.ts";
 import { planContexts } from "./context-plan.ts";
-import { type ParsedFlags, parseCsv } from "./flags.ts";
+import type { ParsedFlags } from "./flags.ts";
 import { planOutputs } from "./output-plan.ts";
 import { proxyArguments } from "./proxy-args.ts";
 import type { Terminal } from "./terminal.ts";
@@ -201,7 +202,7 @@ function frontendOptions(flags: ParsedFlags, terminal: Terminal): Record<string,
 	if (flags.bool("no-cache")) {
 		options["no-cache"] = "";
 	}
-	const stages = flags.list("no-cache-filter").flatMap((value) => parseCsv(value));
+	const stages = flags.list("no-cache-filter").flatMap((value) => csvFields(value));
 	if (stages.length > 0) {
 		options["no-cache"] = stages.join(",");
 	}

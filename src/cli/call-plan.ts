@@ -1,6 +1,7 @@
 import { SlipwayError } from "../errors/errors.ts";
 import { formatSourceExcerpt } from "../progress/source-excerpt.ts";
-import { type ParsedFlags, parseBool, parseCsv } from "./flags.ts";
+import { csvFields } from "../session/csv-fields.ts";
+import { type ParsedFlags, parseBool } from "./flags.ts";
 import type { Output } from "./terminal.ts";
 
 /** A question to the frontend instead of a build. */
@@ -31,7 +32,7 @@ function parseCall(text: string): Call | undefined {
 	let name: string | undefined;
 	let format: Call["format"] = "text";
 	let ignoreStatus = false;
-	for (const field of text === "" ? [] : parseCsv(text)) {
+	for (const field of text === "" ? [] : csvFields(text)) {
 		const equals = field.indexOf("=");
 		const value = field.slice(equals + 1);
 		if (equals === -1) {

@@ -1,4 +1,5 @@
 import { SlipwayError } from "../errors/errors.ts";
+import { csvFields } from "../session/csv-fields.ts";
 
 /**
  * Command line flags in the manner of Docker's CLI: `--name value`, `--name=value`, `-n value`, `-nvalue`, `-n=value`; booleans
@@ -133,54 +134,10 @@ export function helpLines(specs: readonly FlagSpec[]): readonly string[] {
  * quotes in it are one. A field without `=` has an undefined value.
  */
 export function parseCsvPairs(text: string): readonly (readonly [key: string, value: string | undefined])[] {
-	return parseCsv(text).map((field) => {
+	return csvFields(text).map((field) => {
 		const equals = field.indexOf("=");
 		return equals === -1
 			? ([field.trim(), undefined] as const)
 			: ([field.slice(0, equals).trim(), field.slice(equals + 1)] as const);
 	});
-}
-
-/** Throws `invalid-argument` for a quote that does not end or that stands in the middle of a field. */
-export function parseCsv(text: string): readonly string[] {
-	const fields: string[] = [];
-	let at = 0;
-	for (;;) {
-		if (text[at] === '"') {
-			let field = "";
-			at += 1;
-			for (;;) {
-				const quote = text.indexOf('"', at);
-				if (quote === -1) {
-					throw new SlipwayError("invalid-argument", `quote is not closed in ${JSON.stringify(text)}`);
-				}
-				field += text.slice(at, quote);
-				at = quote + 1;
-				if (text[at] !== '"') {
-					break;
-				}
-				field += '"';
-				at += 1;
-			}
-			fields.push(field);
-			if (at < text.length && text[at] !== ",") {
-				throw new SlipwayError(
-					"invalid-argument",
-					`extra text after a quoted field in ${JSON.stringify(text)}`,
-				);
-			}
-		} else {
-			const comma = text.indexOf(",", at);
-			const field = text.slice(at, comma === -1 ? undefined : comma);
-			if (field.includes('"')) {
-				throw new SlipwayError("invalid-argument", `bare quote in ${JSON.stringify(text)}`);
-			}
-			fields.push(field);
-			at = comma === -1 ? text.length : comma;
-		}
-		if (at >= text.length) {
-			return fields;
-		}
-		at += 1;
-	}
 }
