@@ -18,6 +18,7 @@ const common: BuildOptions = {
 	target: "node24",
 	minifySyntax: true,
 	minifyWhitespace: true,
+	minifyIdentifiers: true,
 	external: ["koffi", "undici"],
 	logLevel: "warning",
 };
