@@ -2,10 +2,9 @@ import { type BigIntStats, chmodSync, lchownSync, rmdirSync, unlinkSync } from "
 import { wrap } from "../errors/errors.ts";
 import type { ByteString } from "../sys/byte-names.ts";
 import { bytesOf, fsPath, textOf } from "../sys/byte-names.ts";
-import { setTimes } from "../sys/node.ts";
+import { setTimes, timestampOf } from "../sys/node.ts";
 import type { Timestamp } from "../sys/sys.ts";
 import { getXattr, listXattrs, setXattr } from "../sys/xattr.ts";
-import { secondsOf } from "./layer-items.ts";
 import { resolveInRoot } from "./root-path.ts";
 import { namesIn, stat, statIfAny } from "./walk.ts";
 
@@ -75,9 +74,4 @@ export function adoptOrphans(root: string, orphans: readonly ByteString[], paren
 	for (const [path, [accessed, modified]] of times) {
 		setTimes(fsPath(path), accessed, modified);
 	}
-}
-
-function timestampOf(nanoseconds: bigint): Timestamp {
-	const seconds = secondsOf(nanoseconds);
-	return { seconds, nanoseconds: Number(nanoseconds - BigInt(seconds) * 1_000_000_000n) };
 }

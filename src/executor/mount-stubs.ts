@@ -1,6 +1,6 @@
 import { lstatSync, readdirSync, rmdirSync, unlinkSync } from "node:fs";
 import { dirname } from "node:path";
-import { setTimes } from "../sys/node.ts";
+import { setTimes, timestampOf } from "../sys/node.ts";
 import { resolveInRoot } from "../sys/root-path.ts";
 
 /**
@@ -46,12 +46,5 @@ function removeStub(root: string, path: string): void {
 	} else {
 		unlinkSync(path);
 	}
-	setTimes(parent, timestamp(before.atimeNs), timestamp(before.mtimeNs));
-}
-
-const nanosPerSecond = 1_000_000_000n;
-
-function timestamp(nanos: bigint): { readonly seconds: number; readonly nanoseconds: number } {
-	const rest = ((nanos % nanosPerSecond) + nanosPerSecond) % nanosPerSecond;
-	return { seconds: Number((nanos - rest) / nanosPerSecond), nanoseconds: Number(rest) };
+	setTimes(parent, timestampOf(before.atimeNs), timestampOf(before.mtimeNs));
 }

@@ -24,7 +24,7 @@ import { openTargetTree, type TargetTree } from "../session/target-tree.ts";
 import type { ByteString } from "../sys/byte-names.ts";
 import { bytesOf, fsPath, textOf } from "../sys/byte-names.ts";
 import { copyContent } from "../sys/copy.ts";
-import { makeNode, setTimes } from "../sys/node.ts";
+import { makeNode, setTimes, timestampOf } from "../sys/node.ts";
 import type { Timestamp } from "../sys/sys.ts";
 import { getXattr, listXattrs, setXattr } from "../sys/xattr.ts";
 import type { CopyOutInput, CopyOutTree } from "./copy-out.job.ts";
@@ -100,7 +100,7 @@ export class CopyOut implements Disposable {
 			this.#hooks.check();
 			const target = folder === "" ? path.slice(1) : folder + path;
 			const source = from + path;
-			const time = epoch ?? timestamp(stats.mtimeNs);
+			const time = epoch ?? timestampOf(stats.mtimeNs);
 			if (stats.isDirectory()) {
 				this.#directory(target, modeOf(stats), time, source);
 				continue;
@@ -347,11 +347,4 @@ function copyXattrs(source: ByteString, at: string | Buffer): void {
 
 function modeOf(stats: BigIntStats): number {
 	return Number(stats.mode) & 0o7777;
-}
-
-const nanosPerSecond = 1_000_000_000n;
-
-function timestamp(nanos: bigint): Timestamp {
-	const rest = ((nanos % nanosPerSecond) + nanosPerSecond) % nanosPerSecond;
-	return { seconds: Number((nanos - rest) / nanosPerSecond), nanoseconds: Number(rest) };
 }

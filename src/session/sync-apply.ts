@@ -16,7 +16,7 @@ import {
 import { hasCode, SlipwayError, toError, wrap } from "../errors/errors.ts";
 import { type ByteString, bytesOf, fsPath, textOf } from "../sys/byte-names.ts";
 import { copyContent } from "../sys/copy.ts";
-import { makeDevice, makeNode, setTimes, splitDevice } from "../sys/node.ts";
+import { makeDevice, makeNode, setTimes, splitDevice, timestampOf } from "../sys/node.ts";
 import { getXattr, listXattrs, removeXattr, setXattr } from "../sys/xattr.ts";
 import type { SyncPlan, SyncStep } from "./sync-plan.ts";
 import { openTargetTree, type TargetTree } from "./target-tree.ts";
@@ -317,7 +317,7 @@ class Writer {
 	}
 
 	#setTimes(path: ByteString, exact: BigIntStats): void {
-		const modified = timestamp(exact.mtimeNs);
+		const modified = timestampOf(exact.mtimeNs);
 		setTimes(this.#target.at(path), modified, modified);
 	}
 
@@ -378,11 +378,6 @@ function isSame(a: RowStat, b: RowStat): boolean {
 		a.mtimeMs === b.mtimeMs &&
 		a.ctimeMs === b.ctimeMs
 	);
-}
-
-function timestamp(nanoseconds: bigint): { readonly seconds: number; readonly nanoseconds: number } {
-	const rest = ((nanoseconds % 1_000_000_000n) + 1_000_000_000n) % 1_000_000_000n;
-	return { seconds: Number((nanoseconds - rest) / 1_000_000_000n), nanoseconds: Number(rest) };
 }
 
 /**

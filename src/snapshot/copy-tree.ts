@@ -11,7 +11,7 @@ import {
 } from "node:fs";
 import { fsPath } from "../sys/byte-names.ts";
 import { copyFile } from "../sys/copy.ts";
-import { makeNode, setTimes } from "../sys/node.ts";
+import { makeNode, setTimes, timestampOf } from "../sys/node.ts";
 import { getXattr, listXattrs, setXattr } from "../sys/xattr.ts";
 
 /** `trusted.overlay.` and `user.overlay.` attributes describe a place in an overlay, not the file. */
@@ -83,12 +83,7 @@ export function copyMetadata(source: string, target: string, stat: BigIntStats):
 			setXattr(fsPath(target), name, value);
 		}
 	}
-	setTimes(fsPath(target), timestamp(stat.atimeNs), timestamp(stat.mtimeNs));
-}
-
-function timestamp(ns: bigint): { readonly seconds: number; readonly nanoseconds: number } {
-	const nanoseconds = Number(((ns % 1_000_000_000n) + 1_000_000_000n) % 1_000_000_000n);
-	return { seconds: Number((ns - BigInt(nanoseconds)) / 1_000_000_000n), nanoseconds };
+	setTimes(fsPath(target), timestampOf(stat.atimeNs), timestampOf(stat.mtimeNs));
 }
 
 function bytes(path: string): string {

@@ -103,3 +103,11 @@ const syncfs = cFunction<[number]>("syncfs", "int", ["int"]);
 export function syncFileSystem(fd: number): void {
 	check(syncfs(fd), () => `syncfs of descriptor ${fd}`);
 }
+
+const nanosPerSecond = 1_000_000_000n;
+
+/** A time in nanoseconds since 1970, as file status has it; times before 1970 count forward from an earlier second. */
+export function timestampOf(nanos: bigint): Timestamp {
+	const rest = ((nanos % nanosPerSecond) + nanosPerSecond) % nanosPerSecond;
+	return { seconds: Number((nanos - rest) / nanosPerSecond), nanoseconds: Number(rest) };
+}

@@ -13,7 +13,7 @@ import {
 import { SlipwayError } from "../errors/errors.ts";
 import { createPathFilter, type FilterState, type PathFilter } from "../patterns/path-filter.ts";
 import { copyFile } from "../sys/copy.ts";
-import { makeNode, setTimes } from "../sys/node.ts";
+import { makeNode, setTimes, timestampOf } from "../sys/node.ts";
 import type { SysPath, Timestamp } from "../sys/sys.ts";
 import { getXattr, listXattrs, setXattr } from "../sys/xattr.ts";
 import { parseSymbolicMode } from "./symbolic-mode.ts";
@@ -284,13 +284,6 @@ function nodeKind(type: bigint): "fifo" | "character" | "block" | "socket" {
 		default:
 			return "socket";
 	}
-}
-
-const nanosPerSecond = 1_000_000_000n;
-
-function timestampOf(nanos: bigint): Timestamp {
-	const rest = ((nanos % nanosPerSecond) + nanosPerSecond) % nanosPerSecond;
-	return { seconds: Number((nanos - rest) / nanosPerSecond), nanoseconds: Number(rest) };
 }
 
 /** Names as text, or as bytes in a directory where one is no UTF-8; in byte order as Go reads them. */

@@ -6,6 +6,7 @@ import { fileCacheDigest, fileDependencies } from "../llb/cache-digest.ts";
 import type { CopyAction, FileAction, FileOp, Owner, UserRef } from "../llb/op.ts";
 import { cleanPath } from "../patterns/clean-path.ts";
 import type { Op, StepContext } from "../solver/solver.ts";
+import { timestampOf } from "../sys/node.ts";
 import { resolveInRoot } from "../sys/root-path.ts";
 import type { Timestamp } from "../sys/sys.ts";
 import { contentDigestOf } from "./content-input.ts";
@@ -160,7 +161,7 @@ class FileRun implements AsyncDisposable {
 					mode: action.mode,
 					makeParents: action.makeParents,
 					owner: await this.#ownerOf(action.owner),
-					time: timestampOf(action.createdNs),
+					time: createdTime(action.createdNs),
 				});
 				return;
 			case "mkfile":
@@ -168,13 +169,13 @@ class FileRun implements AsyncDisposable {
 					mode: action.mode,
 					data: action.data,
 					owner: await this.#ownerOf(action.owner),
-					time: timestampOf(action.createdNs),
+					time: createdTime(action.createdNs),
 				});
 				return;
 			case "symlink":
 				makeSymlink(root, action.oldPath, cleanPath(`/${action.newPath}`), {
 					owner: await this.#ownerOf(action.owner),
-					time: timestampOf(action.createdNs),
+					time: createdTime(action.createdNs),
 				});
 				return;
 			case "rm":
@@ -200,7 +201,7 @@ class FileRun implements AsyncDisposable {
 			requireParent(root, action.dest);
 		}
 		const owner = await this.#ownerOf(action.owner);
-		const time = timestampOf(action.createdNs);
+		const time = createdTime(action.createdNs);
 		const requests: CopyRequest[] = [];
 		for (const match of matches) {
 			const request: CopyRequest = {
@@ -325,14 +326,8 @@ function rootedPath(path: string): string {
 	return path.endsWith("/") && cleaned !== "/" ? `${cleaned}/` : cleaned;
 }
 
-const nanosPerSecond = 1_000_000_000n;
-
-function timestampOf(nanos: bigint | undefined): Timestamp | undefined {
-	if (nanos === undefined) {
-		return undefined;
-	}
-	const rest = ((nanos % nanosPerSecond) + nanosPerSecond) % nanosPerSecond;
-	return { seconds: Number((nanos - rest) / nanosPerSecond), nanoseconds: Number(rest) };
+function createdTime(nanos: bigint | undefined): Timestamp | undefined {
+	return nanos === undefined ? undefined : timestampOf(nanos);
 }
 
 const smallBytes = 256 * 1024;
