@@ -34,7 +34,7 @@ export const rooms: Readonly<Record<string, readonly string[]>> = {
 	progress: ["oci"],
 	sys: ["async"],
 	api: ["async"],
-	archive: ["async", "sys"],
+	archive: ["async", "patterns", "sys"],
 	content: ["async", "database", "oci"],
 	registry: ["async", "oci", "content"],
 	snapshot: ["async", "oci", "sys", "archive"],

@@ -13,6 +13,7 @@ import {
 	writeSync,
 } from "node:fs";
 import { hasCode, SlipwayError, wrap } from "../errors/errors.ts";
+import { cleanPath } from "../patterns/clean-path.ts";
 import type { ByteString } from "../sys/byte-names.ts";
 import { fsPath, textOf } from "../sys/byte-names.ts";
 import { inUserNamespace } from "../sys/namespace.ts";
@@ -21,7 +22,7 @@ import type { Timestamp } from "../sys/sys.ts";
 import { setXattr } from "../sys/xattr.ts";
 import type { ExtractLimits, TarHeader } from "./archive.ts";
 import { copyAttributes, removeTree } from "./extract-tree.ts";
-import { cleanPath, splitPath } from "./names.ts";
+import { splitPath } from "./names.ts";
 import { resolveInRoot } from "./root-path.ts";
 import type { TarHandler } from "./tar-reader.ts";
 import { isWhiteout, namesIn, statIfAny } from "./walk.ts";

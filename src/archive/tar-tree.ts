@@ -1,10 +1,10 @@
+import { cleanPath } from "../patterns/clean-path.ts";
 import type { ByteString } from "../sys/byte-names.ts";
 import { bytesOf, fsPath } from "../sys/byte-names.ts";
 import { splitDevice } from "../sys/node.ts";
 import { getXattr, listXattrs } from "../sys/xattr.ts";
 import type { TarHeader, TarPart } from "./archive.ts";
 import { kindOf, secondsOf } from "./layer-items.ts";
-import { cleanPath } from "./names.ts";
 import type { TarItem } from "./pack.ts";
 import { schilyXattr } from "./tar-format.ts";
 import { tarHeader } from "./tar-writer.ts";

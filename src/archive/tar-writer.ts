@@ -1,9 +1,10 @@
 import { SlipwayError } from "../errors/errors.ts";
+import { cleanPath } from "../patterns/clean-path.ts";
 import type { ByteString } from "../sys/byte-names.ts";
 import { textOf } from "../sys/byte-names.ts";
 import type { Timestamp } from "../sys/sys.ts";
 import type { TarFormat, TarHeader } from "./archive.ts";
-import { cleanPath, splitPath } from "./names.ts";
+import { splitPath } from "./names.ts";
 import {
 	basicRecords,
 	blockBytes,

@@ -1,5 +1,5 @@
-import { cleanPath } from "../archive/names.ts";
 import { SlipwayError } from "../errors/errors.ts";
+import { cleanPath } from "../patterns/clean-path.ts";
 import type { ByteString } from "../sys/byte-names.ts";
 import type { TreeNode } from "./content-digest-tree.ts";
 

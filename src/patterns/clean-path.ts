@@ -1,5 +1,9 @@
 /** The shortest equal path, as Go's `path.Clean`: no empty or `.` parts, `..` resolved as far as it goes; `.` for nothing. */
 export function cleanPath(path: string): string {
+	// Most paths are clean.
+	if (!/^$|\/$|\/\/|(^|\/)\.\.?(\/|$)/.test(path)) {
+		return path;
+	}
 	const rooted = path.startsWith("/");
 	const parts: string[] = [];
 	for (const part of path.split("/")) {
