@@ -18,11 +18,7 @@ export async function buildCommand(argv: readonly string[], terminal: Terminal):
 		terminal.stdout.write(`${[usage, "", "Flags:", ...helpLines(buildFlags)].join("\n")}\n`);
 		return 0;
 	}
-	// The engine loads while the flags are looked at.
-	const engineModule = import("../daemon/engine.ts");
-	engineModule.catch(() => {});
 	await using plan = await planBuild(flags, terminal);
-	const { openEngine } = await engineModule;
 	const { createDisplay } = await import("../progress/display.ts");
 	const display = createDisplay({
 		mode: plan.progressMode,
@@ -41,7 +37,7 @@ export async function buildCommand(argv: readonly string[], terminal: Terminal):
 	};
 	let response: BuildResponse;
 	try {
-		await using engine = await openEngine(engineOptions(flags, terminal));
+		await using engine = await terminal.openEngine(engineOptions(flags, terminal));
 		response = await engine.build(
 			{
 				ref: randomBytes(12).toString("hex"),

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { hostname } from "node:os";
+import { resolve } from "node:path";
 import type { Entitlement, ExporterRequest } from "../control/control.ts";
 import { entitlements } from "../control/control.ts";
 import { SlipwayError } from "../errors/errors.ts";
@@ -48,6 +49,7 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 	const contexts = stack.use(
 		await planContexts({
 			context: flags.args[0] ?? "",
+			cwd: terminal.cwd,
 			dockerfile: flags.string("file"),
 			named: flags.list("build-context"),
 			stdin: () => terminal.stdin,
@@ -59,8 +61,7 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 	const outputs = planOutputs({
 		specs: flags.list("output"),
 		tags,
-		stdout: terminal.stdout,
-		stdoutFd: 1,
+		terminal,
 	});
 	const granted = grantedEntitlements(flags);
 	const { createDockerAuth } = await import("../session/docker-auth.ts");
@@ -76,6 +77,10 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 		...ssh,
 		outputs: outputs.outputs,
 	});
+	const pathFlag = (name: string): string | undefined => {
+		const value = flags.string(name);
+		return value === undefined ? undefined : resolve(terminal.cwd, value);
+	};
 	const held = stack.move();
 	return {
 		frontendOptions: {
@@ -89,8 +94,8 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 		call,
 		progressMode: quiet ? "quiet" : (flags.string("progress") ?? terminal.env["BUILDKIT_PROGRESS"] ?? "auto"),
 		quiet,
-		imageIdFile: flags.string("iidfile"),
-		metadataFile: flags.string("metadata-file"),
+		imageIdFile: pathFlag("iidfile"),
+		metadataFile: pathFlag("metadata-file"),
 		[Symbol.asyncDispose]: () => held.disposeAsync(),
 	};
 }
@@ -104,13 +109,13 @@ async function secretsOf(
 		return {};
 	}
 	const { createSecrets } = await import("../session/secrets.ts");
-	return { secrets: createSecrets(secrets, { env: terminal.env }) };
+	return { secrets: createSecrets(secrets, terminal) };
 }
 
 /** What is fetched from git by ssh gets the user's agent unasked. */
 async function sshOf(
 	flags: ParsedFlags,
-	{ env }: Terminal,
+	terminal: Terminal,
 	contexts: Readonly<Record<string, string>>,
 ): Promise<Pick<LocalSessionOptions, "ssh">> {
 	const given = flags.list("ssh");
@@ -120,12 +125,12 @@ async function sshOf(
 			(name === "context" || name.startsWith("context:")) &&
 			/^(?:ssh:\/\/|[A-Za-z0-9_][\w.+-]*@[\w.-]+:)/.test(value),
 	);
-	const specs = usesGit && !isDefaultGiven && env["SSH_AUTH_SOCK"] ? [...given, "default"] : given;
+	const specs = usesGit && !isDefaultGiven && terminal.env["SSH_AUTH_SOCK"] ? [...given, "default"] : given;
 	if (specs.length === 0) {
 		return {};
 	}
 	const { createSshAgents } = await import("../session/ssh-agent.ts");
-	return { ssh: createSshAgents(specs, { env }) };
+	return { ssh: createSshAgents(specs, terminal) };
 }
 
 /** Names what another build of the same directory on this machine may reuse. */

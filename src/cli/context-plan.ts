@@ -13,6 +13,7 @@ import type { Terminal } from "./terminal.ts";
 export interface ContextRequest {
 	/** A directory, `-`, or a URL. */
 	readonly context: string;
+	readonly cwd: string;
 	/** `--file`. */
 	readonly dockerfile: string | undefined;
 	/** `--build-context`, as `name=value`. */
@@ -39,6 +40,7 @@ export async function planContexts(request: ContextRequest): Promise<ContextPlan
 	const main = stack.use(
 		await openBuildContext({
 			context: request.context,
+			cwd: request.cwd,
 			...(request.dockerfile === undefined ? {} : { dockerfile: request.dockerfile }),
 			stdin: usesStdin ? (request.stdin() as AsyncIterable<Uint8Array>) : nothing(),
 			archiver: contextArchiver,
@@ -51,13 +53,13 @@ export async function planContexts(request: ContextRequest): Promise<ContextPlan
 		const key = `context:${contextName(name)}`;
 		if (value.startsWith("oci-layout://")) {
 			const store = `store${Object.keys(contentStores).length}`;
-			const { digest, reader } = openLayout(value.slice("oci-layout://".length));
+			const { digest, reader } = openLayout(value.slice("oci-layout://".length), request.cwd);
 			contentStores[store] = reader;
 			options[key] = `oci-layout://${store}@${digest}`;
 		} else if (isRemote(value)) {
 			options[key] = value;
 		} else {
-			const path = resolve(value);
+			const path = resolve(request.cwd, value);
 			requireDirectory(name, path);
 			// The names of the main context's own directories are taken.
 			const directory = name === "context" || name === "dockerfile" ? `_${name}` : name;
@@ -112,11 +114,11 @@ function isRemote(value: string): boolean {
 }
 
 /** `path[:tag][@digest]`: without either, the layout's only image. */
-function openLayout(text: string): { readonly digest: string; readonly reader: ContentReader } {
+function openLayout(text: string, cwd: string): { readonly digest: string; readonly reader: ContentReader } {
 	const at = text.lastIndexOf("@");
 	const named = at === -1 ? text : text.slice(0, at);
 	const colon = named.indexOf(":", named.lastIndexOf("/"));
-	const path = resolve(colon === -1 ? named : named.slice(0, colon));
+	const path = resolve(cwd, colon === -1 ? named : named.slice(0, colon));
 	const reader = openOciLayout(path);
 	if (at !== -1) {
 		return { digest: parseDigest(text.slice(at + 1)), reader };

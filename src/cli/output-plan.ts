@@ -5,14 +5,14 @@ import { layoutOutput } from "../session/layout-output.ts";
 import { descriptorOutput, directoryOutput, fileOutput } from "../session/outputs.ts";
 import type { SessionOutput } from "../session/session.ts";
 import { parseCsvPairs } from "./flags.ts";
+import type { Output, Terminal } from "./terminal.ts";
 
 export interface OutputRequest {
 	/** `--output`, each a path, `-`, or pairs such as `type=oci,dest=path`. */
 	readonly specs: readonly string[];
 	/** `--tag`, normalised. */
 	readonly tags: readonly string[];
-	readonly stdout: { readonly isTTY?: boolean | undefined };
-	readonly stdoutFd: number;
+	readonly terminal: Pick<Terminal, "stdout" | "cwd">;
 }
 
 export interface OutputPlan {
@@ -115,7 +115,10 @@ function outputOf(spec: OutputSpec, request: OutputRequest): SessionOutput | und
 			if (dest === "-") {
 				throw new SlipwayError("invalid-argument", "dest cannot be stdout for local exporter");
 			}
-			return directoryOutput(resolve(dest), spec.attrs["mode"] === "delete" ? "delete" : "copy");
+			return directoryOutput(
+				resolve(request.terminal.cwd, dest),
+				spec.attrs["mode"] === "delete" ? "delete" : "copy",
+			);
 		default:
 			return streamOrStore(spec, request);
 	}
@@ -126,16 +129,34 @@ function streamOrStore({ type, dest, attrs }: OutputSpec, request: OutputRequest
 		if (dest === undefined || dest === "" || dest === "-") {
 			throw new SlipwayError("invalid-argument", `dest is required for ${type} exporter with tar=false`);
 		}
-		return layoutOutput(resolve(dest));
+		return layoutOutput(resolve(request.terminal.cwd, dest));
 	}
 	if (dest === undefined || dest === "" || dest === "-") {
-		if (request.stdout.isTTY === true) {
+		if (request.terminal.stdout.isTTY === true) {
 			throw new SlipwayError(
 				"invalid-argument",
 				`dest file is required for ${type} exporter. refusing to write to console`,
 			);
 		}
-		return descriptorOutput(request.stdoutFd);
+		return stdoutOutput(request.terminal.stdout);
 	}
-	return fileOutput(resolve(dest));
+	return fileOutput(resolve(request.terminal.cwd, dest));
+}
+
+/** Straight to the descriptor where this process has it. */
+function stdoutOutput(stdout: Output): SessionOutput {
+	if (stdout.fd !== undefined) {
+		return descriptorOutput(stdout.fd);
+	}
+	return {
+		kind: "stream",
+		async open() {
+			return {
+				fd: undefined,
+				write: (chunk) => stdout.writeBytes(chunk),
+				async close() {},
+				async abort() {},
+			};
+		},
+	};
 }

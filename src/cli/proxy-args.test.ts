@@ -9,7 +9,7 @@ test("proxyArguments takes the proxies of Docker's configuration, unless they ar
 	const dir = mkdtempSync(join(tmpdir(), "slipway-proxies-"));
 	t.after(() => rmSync(dir, { recursive: true }));
 	const printed: string[] = [];
-	const stderr = { write: (text: string) => printed.push(text) };
+	const stderr = { write: (text: string) => printed.push(text), writeBytes: async () => {} };
 	const read = (
 		given: Readonly<Record<string, string>>,
 		env: Readonly<Record<string, string>> = {},

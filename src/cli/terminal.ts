@@ -1,15 +1,29 @@
-/** What a command sees of its surroundings; made in `main.ts`, and in tests from plain values. */
+import type { Engine, EngineOptions } from "../daemon/engine.ts";
+
+/**
+ * What a command sees of its surroundings: the person's terminal, environment and directory, and a builder. Made from this
+ * process's own (`own-terminal.ts`), from those of a client when the command runs in the daemon (`command-server.ts`), and
+ * in tests from plain values.
+ */
 export interface Terminal {
 	readonly stdin: NodeJS.ReadableStream & { readonly isTTY?: boolean };
 	readonly stdout: Output;
 	readonly stderr: Output;
 	readonly env: Readonly<Record<string, string | undefined>>;
+	/** What relative paths start from; absolute. */
+	readonly cwd: string;
 	/** Aborted by Ctrl-C and by SIGTERM. */
 	readonly interrupted: AbortSignal;
+	/** The builder of the state directory. Whoever opens it disposes it, be it a new one or the daemon's. */
+	openEngine(options: EngineOptions): Promise<Engine>;
 }
 
 export interface Output {
 	write(text: string): unknown;
+	/** Resolves when there is room for more. */
+	writeBytes(chunk: Uint8Array): Promise<void>;
+	/** Its descriptor, where it belongs to this process. */
+	readonly fd?: number;
 	readonly isTTY?: boolean | undefined;
 	readonly columns?: number | undefined;
 	readonly rows?: number | undefined;

@@ -11,6 +11,8 @@ import {
 export interface BuildContextRequest {
 	/** A directory, `-` for stdin, or a URL that the builder fetches. */
 	readonly context: string;
+	/** What relative paths start from; default: the process's own directory. */
+	readonly cwd?: string;
 	/** `--file`: a path, `-` for stdin. Default: the context's `Dockerfile`. */
 	readonly dockerfile?: string;
 	/** The text of the Dockerfile itself; `dockerfile` is not looked at then. */
@@ -47,7 +49,7 @@ export async function openBuildContext(request: BuildContextRequest): Promise<Bu
 		}
 		return fromStdin(request);
 	}
-	if (isDirectory(context)) {
+	if (isDirectory(resolve(request.cwd ?? "", context))) {
 		return fromDirectory(request);
 	}
 	if (isRemoteContext(context)) {
@@ -92,7 +94,7 @@ async function fromStdin(request: BuildContextRequest): Promise<BuildContext> {
 
 async function fromDirectory(request: BuildContextRequest): Promise<BuildContext> {
 	await using cleanup = new AsyncDisposableStack();
-	const context = resolve(request.context);
+	const context = resolve(request.cwd ?? "", request.context);
 	const given = await givenDockerfile(request, cleanup);
 	if (given !== undefined) {
 		return finish(cleanup, { context, dockerfile: given, key: true });
@@ -101,7 +103,11 @@ async function fromDirectory(request: BuildContextRequest): Promise<BuildContext
 	if (dockerfile === undefined) {
 		return finish(cleanup, { context, dockerfile: context });
 	}
-	return finish(cleanup, { context, dockerfile: directoryOf(dockerfile), name: basename(dockerfile) });
+	return finish(cleanup, {
+		context,
+		dockerfile: directoryOf(dockerfile, request.cwd),
+		name: basename(dockerfile),
+	});
 }
 
 async function fromRemote(request: BuildContextRequest): Promise<BuildContext> {
@@ -114,7 +120,7 @@ async function fromRemote(request: BuildContextRequest): Promise<BuildContext> {
 	const { dockerfile } = request;
 	if (dockerfile !== undefined && isAbsolute(dockerfile)) {
 		return finish(cleanup, {
-			dockerfile: directoryOf(dockerfile),
+			dockerfile: directoryOf(dockerfile, request.cwd),
 			name: basename(dockerfile),
 			key: true,
 			options,
@@ -176,8 +182,8 @@ function existingName(directory: string, name: string): string {
 	}
 }
 
-function directoryOf(dockerfile: string): string {
-	const directory = resolve(dirname(dockerfile));
+function directoryOf(dockerfile: string, cwd = ""): string {
+	const directory = resolve(cwd, dirname(dockerfile));
 	if (!isDirectory(directory)) {
 		throw new SlipwayError(
 			"not-found",

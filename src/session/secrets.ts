@@ -1,4 +1,5 @@
 import { closeSync, openSync, readSync, statSync } from "node:fs";
+import { resolve } from "node:path";
 import { SlipwayError, toError, wrap } from "../errors/errors.ts";
 import { csvFields } from "./csv-fields.ts";
 import type { SessionSecrets } from "./session.ts";
@@ -58,14 +59,19 @@ export function parseSecret(text: string): SecretSpec {
  */
 export function createSecrets(
 	specs: readonly string[],
-	options: { readonly env: Readonly<Record<string, string | undefined>> },
+	options: {
+		readonly env: Readonly<Record<string, string | undefined>>;
+		/** What relative paths start from; default: the process's own directory. */
+		readonly cwd?: string;
+	},
 ): SessionSecrets {
+	const { cwd = "" } = options;
 	const secrets = new Map<string, SecretSpec>();
 	for (const text of specs) {
 		const spec = withDefaultSource(parseSecret(text), options.env);
 		// A variable goes before a file.
 		if (spec.env === undefined && spec.file !== undefined) {
-			checkFile(spec.id, spec.file);
+			checkFile(spec.id, spec.file, cwd);
 		}
 		secrets.set(spec.id, spec);
 	}
@@ -77,7 +83,7 @@ export function createSecrets(
 			}
 			const bytes =
 				spec.env === undefined
-					? readFile(spec.id, spec.file ?? spec.id)
+					? readFile(spec.id, resolve(cwd, spec.file ?? spec.id))
 					: new TextEncoder().encode(options.env[spec.env] ?? "");
 			if (bytes.length > maxSecretBytes) {
 				throw tooBig(id);
@@ -94,9 +100,9 @@ function withDefaultSource(spec: SecretSpec, env: Readonly<Record<string, string
 	return env[spec.id] === undefined ? { ...spec, file: spec.id } : { ...spec, env: spec.id };
 }
 
-function checkFile(id: string, file: string): void {
+function checkFile(id: string, file: string, cwd: string): void {
 	try {
-		if (statSync(file).size > maxSecretBytes) {
+		if (statSync(resolve(cwd, file)).size > maxSecretBytes) {
 			throw tooBig(id);
 		}
 	} catch (thrown) {

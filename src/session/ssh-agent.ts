@@ -11,9 +11,13 @@ import type { SessionSsh } from "./session.ts";
  */
 export function createSshAgents(
 	specs: readonly string[],
-	{ env }: { readonly env: Readonly<Record<string, string | undefined>> },
+	options: {
+		readonly env: Readonly<Record<string, string | undefined>>;
+		/** What relative paths start from; default: the process's own directory. */
+		readonly cwd?: string;
+	},
 ): SessionSsh {
-	const agents = new Map(specs.map((spec) => parseAgent(spec, env)));
+	const agents = new Map(specs.map((spec) => parseAgent(spec, options.env, options.cwd ?? "")));
 	return {
 		async agent(id, { uid, gid, mode, signal }) {
 			signal.throwIfAborted();
@@ -23,7 +27,11 @@ export function createSshAgents(
 	};
 }
 
-function parseAgent(spec: string, env: Readonly<Record<string, string | undefined>>): [string, string] {
+function parseAgent(
+	spec: string,
+	env: Readonly<Record<string, string | undefined>>,
+	cwd: string,
+): [string, string] {
 	const equals = spec.indexOf("=");
 	const id = (equals === -1 ? spec : spec.slice(0, equals)) || "default";
 	const given = equals === -1 ? "" : spec.slice(equals + 1);
@@ -36,7 +44,7 @@ function parseAgent(spec: string, env: Readonly<Record<string, string | undefine
 	}
 	let isSocket: boolean;
 	try {
-		isSocket = statSync(path).isSocket();
+		isSocket = statSync(resolve(cwd, path)).isSocket();
 	} catch (error) {
 		throw wrap(error, `failed to find ssh agent ${id}`);
 	}
@@ -46,7 +54,7 @@ function parseAgent(spec: string, env: Readonly<Record<string, string | undefine
 			`--ssh ${spec}: ${path} is no socket, and keys from files are not supported: add it to an agent with ssh-add, then use --ssh ${id}`,
 		);
 	}
-	return [id, resolve(path)];
+	return [id, resolve(cwd, path)];
 }
 
 /**

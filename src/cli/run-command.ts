@@ -1,0 +1,66 @@
+import { findDetail, hasCode, toError } from "../errors/errors.ts";
+import { buildCommand } from "./build-command.ts";
+import type { Terminal } from "./terminal.ts";
+import { version } from "./version.ts";
+
+const usage = `Usage: slipway COMMAND
+
+Builds container images.
+
+Commands:
+  build     Build an image from a Dockerfile
+
+Run 'slipway COMMAND --help' for the flags of a command.
+`;
+
+/** One command line, to its exit code; what goes wrong is told on the terminal. */
+export async function runCommand(argv: readonly string[], terminal: Terminal): Promise<number> {
+	try {
+		return await dispatch(argv, terminal);
+	} catch (thrown) {
+		return await report(thrown, argv, terminal);
+	}
+}
+
+async function dispatch(argv: readonly string[], terminal: Terminal): Promise<number> {
+	const [command, ...rest] = argv;
+	switch (command) {
+		case "build":
+		case "b":
+			return await buildCommand(rest, terminal);
+		case "version":
+		case "--version":
+		case "-v":
+			terminal.stdout.write(`slipway ${version}\n`);
+			return 0;
+		case "help":
+		case "--help":
+		case "-h":
+			terminal.stdout.write(usage);
+			return 0;
+		case undefined:
+			terminal.stderr.write(usage);
+			return 1;
+		default:
+			terminal.stderr.write(
+				`ERROR: unknown command: ${JSON.stringify(command)}\n\nRun 'slipway --help' for the commands.\n`,
+			);
+			return 1;
+	}
+}
+
+async function report(thrown: unknown, argv: readonly string[], terminal: Terminal): Promise<number> {
+	const error = toError(thrown);
+	const detail = findDetail(error, "source");
+	if (detail !== undefined) {
+		const { formatSourceExcerpt } = await import("../progress/source-excerpt.ts");
+		terminal.stderr.write(formatSourceExcerpt(detail));
+	}
+	terminal.stderr.write(`ERROR: ${error.message}\n`);
+	if (argv.includes("--debug") || argv.includes("-D")) {
+		for (let at: unknown = error; at instanceof Error; at = at.cause) {
+			terminal.stderr.write(`${at.stack ?? at.message}\n`);
+		}
+	}
+	return hasCode(error, "canceled") || terminal.interrupted.aborted ? 130 : 1;
+}
