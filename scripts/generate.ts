@@ -28,14 +28,31 @@ const options = [
 	"oneof=unions-value",
 	"useMapType=true",
 	"useReadonlyTypes=true",
-	// int64 is a safe number, or the decoder throws; fields with `jstype = JS_STRING` hold the whole range as text.
-	"forceLong=number",
+	// Nanoseconds stay: a Date has none.
+	"useDate=false",
 	"useJsTypeOverride=true",
 	"snakeToCamel=keys",
 ];
 
-/** The graph's digests are those of re-encoded ops, so that fields of newer clients must survive a round trip. */
-const keepsUnknownFields: ReadonlySet<string> = new Set(["ops.proto"]);
+/**
+ * What differs by file; the first row whose pattern fits counts.
+ *
+ * `unknownFields`: the graph's digests are those of re-encoded ops, so that fields of newer clients must survive a round trip; so
+ * must those of traces that are passed on.
+ *
+ * `longs`: an int64 is a safe number, or the decoder throws; fields with `jstype = JS_STRING` hold the whole range as text. Where
+ * nanoseconds since the epoch are the rule it is a bigint, but for fields with `jstype = JS_NUMBER`.
+ */
+const rows: readonly {
+	readonly files: RegExp;
+	readonly unknownFields: boolean;
+	readonly longs: "number" | "bigint";
+}[] = [
+	{ files: /^ops\.proto$/, unknownFields: true, longs: "number" },
+	{ files: /^otlp\//, unknownFields: true, longs: "bigint" },
+	{ files: /^fsutil\.proto$/, unknownFields: false, longs: "bigint" },
+	{ files: /^/, unknownFields: false, longs: "number" },
+];
 
 function main(): void {
 	const check = process.argv.includes("--check");
@@ -60,13 +77,11 @@ function generate(work: string): ReadonlyMap<string, string> {
 		name.endsWith(".proto"),
 	);
 	const files = new Map<string, string>();
-	for (const unknownFields of [false, true]) {
-		const wanted = protos.filter((name) => keepsUnknownFields.has(name) === unknownFields);
-		if (wanted.length === 0) {
-			continue;
-		}
-		const out = join(work, String(unknownFields));
-		runBuf(wanted, unknownFields ? [...options, "unknownFields=true"] : options, out, work);
+	for (const [index, row] of rows.entries()) {
+		const wanted = protos.filter((name) => rows.find(({ files }) => files.test(name)) === row);
+		const out = join(work, String(index));
+		const differing = [`forceLong=${row.longs}`, `unknownFields=${row.unknownFields}`];
+		runTsProto(wanted, [...options, ...differing], out, work);
 		for (const name of wanted.map((proto) => proto.replace(/\.proto$/, ".ts"))) {
 			files.set(name, adapt(name, readFileSync(join(out, name), "utf8")));
 		}
@@ -74,7 +89,7 @@ function generate(work: string): ReadonlyMap<string, string> {
 	return files;
 }
 
-function runBuf(
+function runTsProto(
 	protos: readonly string[],
 	pluginOptions: readonly string[],
 	out: string,
@@ -86,12 +101,15 @@ function runBuf(
 		version: "v2",
 		plugins: [{ local: [process.execPath, plugin], out, opt: pluginOptions }],
 	};
-	const args = ["generate", protoFolder, "--template", JSON.stringify(template)];
-	const { status, stderr, error } = spawnSync(
-		findBuf(require),
-		[...args, ...protos.flatMap((name) => ["--path", join(protoFolder, name)])],
-		{ encoding: "utf8", env: { ...process.env, BUF_CACHE_DIR: join(work, "cache") } },
-	);
+	const paths = protos.flatMap((name) => ["--path", join(protoFolder, name)]);
+	runBuf(["generate", protoFolder, "--template", JSON.stringify(template), ...paths], work);
+}
+
+function runBuf(args: readonly string[], work: string): void {
+	const { status, stderr, error } = spawnSync(findBuf(createRequire(import.meta.url)), args, {
+		encoding: "utf8",
+		env: { ...process.env, BUF_CACHE_DIR: join(work, "cache") },
+	});
 	if (error !== undefined || status !== 0) {
 		throw new Error(`buf failed: ${stderr || error?.message || `exit code ${status}`}`);
 	}
@@ -113,7 +131,12 @@ function adapt(name: string, generated: string): string {
 		.replace(/^export namespace \w+ \{\n(?: {2}export type .*\n)*\}\n\n/gm, "")
 		.replace(/\bcreateBase(?=[A-Z])/g, "empty")
 		.replace(/^function empty/gm, "export function empty")
-		.replaceAll("reader.string()", "reader.string(true)");
+		.replaceAll("reader.string()", "reader.string(true)")
+		// A field that reaches past the end of the message that it is in, or a tag that ends it early.
+		.replace(
+			/^ {6}return message;\n(?= {4}\} finally)/gm,
+			'      if (reader.pos !== end) {\n        throw new RangeError("cannot parse invalid wire-format data");\n      }\n$&',
+		);
 	const maps = /message\.(\w+)\.forEach\(\(value, key\) => \{\n(.*)\n {4}\}\);/g;
 	if (maps.test(text)) {
 		text = text
@@ -124,7 +147,7 @@ function adapt(name: string, generated: string): string {
 				`$1import { sortedEntries } from "${toApi}map-entries.ts";\n`,
 			);
 	}
-	text = text.replace(/^export const \w+Entry: [\s\S]*?return writer;/gm, writeAlways);
+	text = text.replace(/^export const \w+_\w+Entry: [\s\S]*?return writer;/gm, writeAlways);
 	text = text.replace(/^ {2}encode\([\s\S]*?^ {4}return writer;/gm, moveOneofs);
 	for (const left of ["namespace ", ".forEach(", "globalThis.Buffer"]) {
 		if (text.includes(left)) {
@@ -139,7 +162,7 @@ function adapt(name: string, generated: string): string {
 /** Go writes both fields of a map's entry also when they are empty. */
 function writeAlways(encoder: string): string {
 	const changed = encoder.replace(
-		/^ {4}if \(message\.(?:key|value) !== (?:""|0|false|"0")\) \{\n {6}(.*)\n {4}\}\n/gm,
+		/^ {4}if \(message\.(?:key|value)(?:\.length)? !== (?:""|0|false|"0")\) \{\n {6}(.*)\n {4}\}\n/gm,
 		"    $1\n",
 	);
 	if (changed === encoder) {

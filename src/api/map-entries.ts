@@ -1,9 +1,11 @@
 /**
- * The entries in the order in which Go's deterministic encoding writes them: by the UTF-8 bytes of the key. Generated
- * encoders call this, so that equal messages have equal bytes.
+ * The entries in the order in which Go's deterministic encoding writes them: numbers by value, text by the UTF-8 bytes of the
+ * key. Generated encoders call this, so that equal messages have equal bytes.
  */
-export function sortedEntries<T>(map: ReadonlyMap<string, T>): (readonly [string, T])[] {
-	return [...map].sort(([a], [b]) => compare(a, b));
+export function sortedEntries<K extends string | number, T>(map: ReadonlyMap<K, T>): (readonly [K, T])[] {
+	return [...map].sort(([a], [b]) =>
+		typeof a === "string" && typeof b === "string" ? compare(a, b) : Number(a) - Number(b),
+	);
 }
 
 const hasSurrogate = /[\ud800-\udfff]/;

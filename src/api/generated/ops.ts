@@ -633,6 +633,9 @@ export const Op: MessageFns<Op> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -739,6 +742,9 @@ export const Platform: MessageFns<Platform> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -811,6 +817,9 @@ export const Input: MessageFns<Input> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -928,6 +937,9 @@ export const ExecOp: MessageFns<ExecOp> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -1128,6 +1140,9 @@ export const Meta: MessageFns<Meta> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1200,6 +1215,9 @@ export const HostIP: MessageFns<HostIP> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -1285,6 +1303,9 @@ export const Ulimit: MessageFns<Ulimit> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1369,6 +1390,9 @@ export const SecretEnv: MessageFns<SecretEnv> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1441,6 +1465,9 @@ export const CDIDevice: MessageFns<CDIDevice> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -1639,6 +1666,9 @@ export const Mount: MessageFns<Mount> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1700,6 +1730,9 @@ export const TmpfsOpt: MessageFns<TmpfsOpt> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -1773,6 +1806,9 @@ export const CacheOpt: MessageFns<CacheOpt> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -1880,6 +1916,9 @@ export const SecretOpt: MessageFns<SecretOpt> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -1986,6 +2025,9 @@ export const SSHOpt: MessageFns<SSHOpt> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -2062,6 +2104,9 @@ export const SourceOp: MessageFns<SourceOp> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -2130,6 +2175,9 @@ export const SourceOp_AttrsEntry: MessageFns<SourceOp_AttrsEntry> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -2232,6 +2280,9 @@ export const BuildOp: MessageFns<BuildOp> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -2303,6 +2354,9 @@ export const BuildOp_InputsEntry: MessageFns<BuildOp_InputsEntry> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -2372,6 +2426,9 @@ export const BuildOp_AttrsEntry: MessageFns<BuildOp_AttrsEntry> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -2433,6 +2490,9 @@ export const BuildInput: MessageFns<BuildInput> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -2565,6 +2625,9 @@ export const OpMetadata: MessageFns<OpMetadata> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -2634,6 +2697,9 @@ export const OpMetadata_DescriptionEntry: MessageFns<OpMetadata_DescriptionEntry
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -2702,6 +2768,9 @@ export const OpMetadata_CapsEntry: MessageFns<OpMetadata_CapsEntry> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -2779,6 +2848,9 @@ export const Source: MessageFns<Source> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -2850,6 +2922,9 @@ export const Source_LocationsEntry: MessageFns<Source_LocationsEntry> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -2911,6 +2986,9 @@ export const Locations: MessageFns<Locations> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -3007,6 +3085,9 @@ export const SourceInfo: MessageFns<SourceInfo> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -3079,6 +3160,9 @@ export const Location: MessageFns<Location> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -3153,6 +3237,9 @@ export const Range: MessageFns<Range> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -3226,6 +3313,9 @@ export const Position: MessageFns<Position> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -3287,6 +3377,9 @@ export const ExportCache: MessageFns<ExportCache> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -3371,6 +3464,9 @@ export const ProgressGroup: MessageFns<ProgressGroup> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -3509,6 +3605,9 @@ export const LinuxResources: MessageFns<LinuxResources> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -3615,6 +3714,9 @@ export const ProxyEnv: MessageFns<ProxyEnv> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -3676,6 +3778,9 @@ export const WorkerConstraints: MessageFns<WorkerConstraints> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -3764,6 +3869,9 @@ export const Definition: MessageFns<Definition> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -3835,6 +3943,9 @@ export const Definition_MetadataEntry: MessageFns<Definition_MetadataEntry> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -3896,6 +4007,9 @@ export const FileOp: MessageFns<FileOp> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -4037,6 +4151,9 @@ export const FileAction: MessageFns<FileAction> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -4283,6 +4400,9 @@ export const FileActionCopy: MessageFns<FileActionCopy> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -4389,6 +4509,9 @@ export const FileActionMkFile: MessageFns<FileActionMkFile> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -4483,6 +4606,9 @@ export const FileActionSymlink: MessageFns<FileActionSymlink> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -4590,6 +4716,9 @@ export const FileActionMkDir: MessageFns<FileActionMkDir> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -4674,6 +4803,9 @@ export const FileActionRm: MessageFns<FileActionRm> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -4746,6 +4878,9 @@ export const ChownOpt: MessageFns<ChownOpt> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -4822,6 +4957,9 @@ export const UserOpt: MessageFns<UserOpt> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -4895,6 +5033,9 @@ export const NamedUserOpt: MessageFns<NamedUserOpt> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -4956,6 +5097,9 @@ export const MergeInput: MessageFns<MergeInput> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -5019,6 +5163,9 @@ export const MergeOp: MessageFns<MergeOp> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -5081,6 +5228,9 @@ export const LowerDiffInput: MessageFns<LowerDiffInput> = {
           list.push(buf);
         }
       }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
+      }
       return message;
     } finally {
       (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
@@ -5142,6 +5292,9 @@ export const UpperDiffInput: MessageFns<UpperDiffInput> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -5215,6 +5368,9 @@ export const DiffOp: MessageFns<DiffOp> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
@@ -5302,6 +5458,9 @@ export const PassthroughOp: MessageFns<PassthroughOp> = {
         } else {
           list.push(buf);
         }
+      }
+      if (reader.pos !== end) {
+        throw new RangeError("cannot parse invalid wire-format data");
       }
       return message;
     } finally {
