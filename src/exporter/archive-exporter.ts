@@ -30,7 +30,7 @@ export function createArchiveExporter(
 		return {
 			name: `exporting to ${variant} image format`,
 			async export(result, context) {
-				if (variant === "docker" && result.multiPlatform) {
+				if (variant === "docker" && result.refs.size > 0) {
 					throw new SlipwayError(
 						"invalid-argument",
 						"docker exporter does not currently support exporting manifest lists",

@@ -23,61 +23,45 @@ export function resolveSource(
 	result: BuildResult,
 	overrides: Readonly<Record<string, string>> = {},
 ): ExportSource {
-	const isMap = result.multiPlatform;
-	const listed =
-		overrides[platformsKey] === undefined ? undefined : parsePlatformList(overrides[platformsKey]);
-	const [single] = result.refs;
-	const base: readonly PlatformResult[] =
-		listed === undefined
-			? isMap
-				? result.refs
-				: [singlePlatform(single, overrides[configKey])]
-			: listed.map((entry) => ({ ...findResult(result, entry.id), ...entry }));
-	if (isMap && base.length === 0) {
-		throw invalid("invalid empty platforms index for exporter");
+	const isMap = result.refs.size > 0;
+	const bytes = (key: string): Uint8Array | undefined =>
+		overrides[key] === undefined ? result.metadata[key] : new TextEncoder().encode(overrides[key]);
+	const listed = bytes(platformsKey);
+	if (isMap && listed === undefined) {
+		throw invalid("unable to export multiple refs, missing platforms mapping");
 	}
+	const platforms =
+		listed === undefined ? [platformWithoutList(bytes(configKey))] : parsePlatformList(textOf(listed));
+	// What is for one platform goes before what is for all.
+	const documentOf = (key: string, id: string): Uint8Array | undefined => bytes(`${key}/${id}`) ?? bytes(key);
+	const metadata = Object.entries(result.metadata).map(([key, value]) => [key, textOf(value)] as const);
 	return {
 		isMap,
-		metadata: { ...result.metadata, ...overrides },
-		platforms: base.map((entry) => ({
-			...entry,
-			platform: normalizePlatform(entry.platform),
-			imageConfig: override(overrides, configKey, entry.id, isMap) ?? entry.imageConfig,
-			baseImageConfig: override(overrides, baseConfigKey, entry.id, isMap) ?? entry.baseImageConfig,
+		metadata: { ...Object.fromEntries(metadata), ...overrides },
+		platforms: platforms.map(({ id, platform }) => ({
+			id,
+			platform: normalizePlatform(platform),
+			ref: findRef(result, id),
+			imageConfig: documentOf(configKey, id),
+			baseImageConfig: documentOf(baseConfigKey, id),
 		})),
 	};
 }
 
-function override(
-	overrides: Readonly<Record<string, string>>,
-	key: string,
-	id: string,
-	isMap: boolean,
-): Uint8Array | undefined {
-	// In a result with several platforms each has its own value, which the one for all does not replace.
-	const value = overrides[`${key}/${id}`] ?? (isMap ? undefined : overrides[key]);
-	return value === undefined ? undefined : new TextEncoder().encode(value);
+function textOf(bytes: Uint8Array): string {
+	return new TextDecoder().decode(bytes);
 }
 
-const nothing: Omit<PlatformResult, "id" | "platform"> = {
-	ref: undefined,
-	imageConfig: undefined,
-	baseImageConfig: undefined,
-};
+interface ListedPlatform {
+	readonly id: string;
+	readonly platform: Platform;
+}
 
-/** A result without a config and without a platform is for the daemon's own. */
-function singlePlatform(entry: PlatformResult | undefined, config: string | undefined): PlatformResult {
-	const platform = config === undefined ? undefined : platformOfConfig(config);
-	const fallback = platform ?? entry?.platform ?? hostPlatform();
-	return {
-		...nothing,
-		...entry,
-		platform: fallback,
-		id:
-			platform === undefined && entry !== undefined
-				? entry.id
-				: formatPlatformAll(normalizePlatform(fallback)),
-	};
+/** A result that does not say is for its image config's platform, without one for the daemon's own. */
+function platformWithoutList(config: Uint8Array | undefined): ListedPlatform {
+	const own = config === undefined ? undefined : platformOfConfig(textOf(config));
+	const platform = normalizePlatform(own ?? hostPlatform());
+	return { id: formatPlatformAll(platform), platform };
 }
 
 /** Undefined if the config says neither OS nor architecture. */
@@ -108,18 +92,18 @@ function platformOfConfig(config: string): Platform | undefined {
 	};
 }
 
-function findResult(result: BuildResult, id: string): Omit<PlatformResult, "id" | "platform"> {
-	const found = result.refs.find((entry) => entry.id === id);
-	const only = result.refs.length <= 1 ? (result.refs[0] ?? nothing) : undefined;
-	const entry = found ?? only;
-	if (entry === undefined) {
+function findRef({ ref, refs }: BuildResult, id: string): PlatformResult["ref"] {
+	if (refs.size === 0) {
+		return ref;
+	}
+	if (!refs.has(id) && refs.size > 1) {
 		throw invalid(`failed to find ref for ID ${id}`);
 	}
-	return entry;
+	return refs.has(id) ? refs.get(id) : [...refs.values()][0];
 }
 
 /** `{"Platforms":[{"ID":…,"Platform":{…}}]}`, the frontends' own form. */
-function parsePlatformList(text: string): readonly { readonly id: string; readonly platform: Platform }[] {
+function parsePlatformList(text: string): readonly ListedPlatform[] {
 	let parsed: {
 		readonly Platforms?: readonly { readonly ID?: string; readonly Platform?: Partial<Platform> }[];
 	};

@@ -150,11 +150,35 @@ export function platformResult(
 	};
 }
 
+/** As frontends give it: documents in the metadata, by platform where there are several. */
 export function buildResult(
-	refs: readonly PlatformResult[],
+	platforms: readonly PlatformResult[],
 	options: { readonly multiPlatform?: boolean; readonly metadata?: Readonly<Record<string, string>> } = {},
 ): BuildResult {
-	return { refs, multiPlatform: options.multiPlatform ?? false, metadata: options.metadata ?? {} };
+	const encoder = new TextEncoder();
+	const isMap = options.multiPlatform ?? false;
+	const metadata: Record<string, Uint8Array> = {};
+	for (const [key, value] of Object.entries(options.metadata ?? {})) {
+		metadata[key] = encoder.encode(value);
+	}
+	for (const { id, imageConfig, baseImageConfig } of platforms) {
+		const suffix = isMap ? `/${id}` : "";
+		if (imageConfig !== undefined) {
+			metadata[`containerimage.config${suffix}`] = imageConfig;
+		}
+		if (baseImageConfig !== undefined) {
+			metadata[`containerimage.base.config${suffix}`] = baseImageConfig;
+		}
+	}
+	if (isMap) {
+		const list = platforms.map(({ id, platform }) => ({ ID: id, Platform: platform }));
+		metadata["refs.platforms"] = encoder.encode(JSON.stringify({ Platforms: list }));
+	}
+	return {
+		ref: isMap ? undefined : platforms[0]?.ref,
+		refs: new Map(isMap ? platforms.map(({ id, ref }) => [id, ref]) : []),
+		metadata,
+	};
 }
 
 export function exportContext(

@@ -1,23 +1,30 @@
 import type { Archiver } from "../archive/archive.ts";
 import type { ThreadPool } from "../async/pool.ts";
 import type { ImmutableRef } from "../cache/cache.ts";
+import type { BlobSources } from "../content/blob-sources.ts";
 import type { ContentStore, LocalContent } from "../content/content.ts";
 import type { ImageStore } from "../content/image-store.ts";
 import type { Platform } from "../oci/platform.ts";
+import type { Reference } from "../oci/reference.ts";
+import type { Repository } from "../registry/registry.ts";
 import type { Session } from "../session/session.ts";
 import type { StepContext } from "../solver/solver.ts";
 import type { MountSpec } from "../sys/sys.ts";
 
-/** What a frontend made: one tree, or one per platform, with its documents. */
+/**
+ * What a frontend made, whichever it was: trees by key or one without, and metadata in BuildKit's keys (exptypes), which say what
+ * platform a tree is for and which image config goes with it. `resolveSource` (export-source.ts) reads them.
+ */
 export interface BuildResult {
-	/** Empty for `scratch`. One entry without multi-platform. In the order of the platforms. */
-	readonly refs: readonly PlatformResult[];
-	/** True if the result shall be an index (or a directory per platform) even with one platform. */
-	readonly multiPlatform: boolean;
-	/** Other metadata of the frontend, such as `source.date.epoch`. */
-	readonly metadata: Readonly<Record<string, string>>;
+	/** The tree of a result without keys; undefined is the empty one. */
+	readonly ref: ImmutableRef | undefined;
+	/** Trees by platform ID. One that has entries becomes an index (or a directory per platform), even with a single one. */
+	readonly refs: ReadonlyMap<string, ImmutableRef | undefined>;
+	/** `refs.platforms`, `containerimage.config`, `containerimage.config/<platform>`, `source.date.epoch`, …. */
+	readonly metadata: Readonly<Record<string, Uint8Array>>;
 }
 
+/** One platform of a result, with its documents. */
 export interface PlatformResult {
 	/** `linux/amd64`; with OS version where there is one. */
 	readonly id: string;
@@ -53,6 +60,13 @@ export type ExporterFactory = (attrs: Readonly<Record<string, string>>) => Expor
 export interface ExporterServices {
 	readonly content: ContentStore & LocalContent;
 	readonly images: ImageStore;
+	/** Which repositories have which blobs: a push mounts from them, and adds what it sent. */
+	readonly sources: BlobSources;
+	/** The repository to push to, with the logins of the client. */
+	readonly openRepository: (
+		name: Reference,
+		options: { readonly session: Session; readonly insecure: boolean },
+	) => Repository;
 	readonly archiver: Archiver;
 	readonly pool: ThreadPool;
 	/** Makes a ref's mounts a directory of this host, for as long as it is not disposed. */

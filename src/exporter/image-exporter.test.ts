@@ -114,7 +114,7 @@ for (const [title, attrs, stored, named] of [
 test("image: name=* takes the frontend's names", async () => {
 	await using services = await createTestServices();
 	await createImageExporter(services)({ name: "*" }).export(
-		{ ...result(), metadata: { "image.name": "bar:2" } },
+		{ ...result(), metadata: { "image.name": new TextEncoder().encode("bar:2") } },
 		exportContext(),
 	);
 	assert.deepEqual([...services.stored.keys()], ["docker.io/library/bar:2"]);

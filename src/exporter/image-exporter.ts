@@ -4,15 +4,18 @@ import { hostPlatform } from "../oci/platform.ts";
 import { platformMatcher } from "../oci/platform-match.ts";
 import { type ExportSource, resolveSource } from "./export-source.ts";
 import type { ExportContext, Exporter, ExporterFactory, ExporterServices } from "./exporter.ts";
-import { parseFlag, parseImageOptions, unimplementedOption } from "./image-options.ts";
+import { parseFlag, parseImageOptions } from "./image-options.ts";
 import { type WrittenImage, writeImage } from "./image-writer.ts";
 import { fetchLayers } from "./layer-files.ts";
-import { checkNames, namesOf, normalizeName } from "./names.ts";
+import { checkNames, frontendNames, namesOf, normalizeName } from "./names.ts";
+import { checkByDigest, type PushOptions, pushImage } from "./push-image.ts";
 import { imageResponse } from "./response.ts";
 import { withStatus } from "./status.ts";
 
 interface KeepOptions {
 	readonly store: boolean;
+	/** `store` was asked for, not only not refused. */
+	readonly storeAsked: boolean;
 	readonly unpack: boolean;
 	/** Keep the image also if some of its layers are only known, not here. */
 	readonly allowIncomplete: boolean;
@@ -24,13 +27,20 @@ interface KeepOptions {
 
 /**
  * `image`: documents go into the content store and names into the image store, which keeps all that they need. An image without
- * a name, or with `store=false`, is only computed: nothing could find its documents, so none are written.
+ * a name, or with `store=false`, is only computed: nothing could find its documents, so none are written. With `push` it goes
+ * to the registries of its names; layers that were never fetched are not fetched for the image store then (unless that is asked
+ * for by `store=true`), since the registry has them.
  */
 export function createImageExporter(services: ExporterServices): ExporterFactory {
 	return (attrs): Exporter => {
 		const { options, rest } = parseImageOptions(attrs);
-		const { keep, overrides } = parseKeepOptions(rest);
+		const { keep, push, overrides } = parseKeepOptions(rest);
 		checkNames(options.name);
+		if (push?.byDigest === true && options.name !== "" && options.name !== frontendNames) {
+			for (const name of options.name.split(",")) {
+				checkByDigest(name);
+			}
+		}
 		return {
 			name: "exporting to image",
 			async export(result, context) {
@@ -48,7 +58,7 @@ export function createImageExporter(services: ExporterServices): ExporterFactory
 				const image = await writeImage(source, { ...options, put }, context);
 				const { names, canonical } = withDanglingName(given, image.root.digest, keep);
 				if (isKept) {
-					if (!keep.allowIncomplete) {
+					if (!keep.allowIncomplete && (push === undefined || keep.storeAsked)) {
 						await fetchLayers(image.layers, services.content, context);
 					}
 					for (const name of names) {
@@ -60,6 +70,11 @@ export function createImageExporter(services: ExporterServices): ExporterFactory
 						);
 					}
 				}
+				if (push !== undefined) {
+					for (const name of names) {
+						await pushImage(name, image, push, services, context);
+					}
+				}
 				return imageResponse(image, image.root, names.length === 0 ? undefined : names.join(","));
 			},
 		};
@@ -68,26 +83,26 @@ export function createImageExporter(services: ExporterServices): ExporterFactory
 
 function parseKeepOptions(attrs: Readonly<Record<string, string>>): {
 	readonly keep: KeepOptions;
+	/** Undefined: not at all. */
+	readonly push: PushOptions | undefined;
 	readonly overrides: Readonly<Record<string, string>>;
 } {
 	const flag = (key: string): boolean | undefined => parseFlag(attrs, key);
 	const keep: KeepOptions = {
 		store: flag("store") ?? true,
+		storeAsked: flag("store") ?? false,
 		unpack: flag("unpack") ?? false,
 		allowIncomplete: flag("unsafe-internal-store-allow-incomplete") ?? false,
 		nameCanonical: flag("name-canonical") ?? false,
 		danglingPrefix: attrs["dangling-name-prefix"] ?? "",
 		danglingEmptyOnly: flag("danging-name-empty-only") ?? false,
 	};
-	const push = flag("push") ?? false;
+	const byDigest = flag("push-by-digest") ?? false;
+	const insecure = flag("registry.insecure") ?? false;
 	// They say how to push; without `push` they say nothing.
-	flag("push-by-digest");
-	flag("registry.insecure");
-	if (push) {
-		throw unimplementedOption("push=true");
-	}
+	const push = flag("push") === true ? { byDigest, insecure } : undefined;
 	const overrides = Object.entries(attrs).filter(([key]) => !ownKeys.has(key));
-	return { keep, overrides: Object.fromEntries(overrides) };
+	return { keep, push, overrides: Object.fromEntries(overrides) };
 }
 
 const ownKeys: ReadonlySet<string> = new Set([

@@ -285,9 +285,9 @@ test("tar: several platforms are directories, in the order of their names", asyn
 	await using services = await createTestServices();
 	const root = makeTree(services, { a: "one" });
 	const file = join(services.directory, "out.tar");
-	const { refs, ...rest } = pair(root, root);
+	const [one, other] = ["linux/arm64", "linux/amd64"].map((id) => platformResult(id, fakeRef([], root)));
 	await createTarExporter(services)({ "source-date-epoch": "0" }).export(
-		{ ...rest, refs: [...refs].reverse() },
+		buildResult(one === undefined || other === undefined ? [] : [one, other], { multiPlatform: true }),
 		exportContext(fileOutput(file)),
 	);
 	assert.deepEqual(execFileSync("tar", ["tf", file], { encoding: "utf8" }).trim().split("\n"), [
