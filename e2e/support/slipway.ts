@@ -71,6 +71,8 @@ export class Workbench implements Disposable {
 			env: {
 				PATH: process.env["PATH"] ?? "",
 				HOME: this.dir,
+				// Each test has its own state directory, which nobody asks for a second time.
+				SLIPWAY_IN_PROCESS: "1",
 				...options.env,
 			},
 			stdio: ["pipe", "pipe", "pipe"],

@@ -2,12 +2,12 @@ import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import type { BuildResponse } from "../control/control.ts";
-import type { EngineOptions } from "../daemon/engine.ts";
 import { hasCode, SlipwayError, wrap } from "../errors/errors.ts";
 import { buildFlags } from "./build-flags.ts";
 import { type BuildPlan, planBuild } from "./build-plan.ts";
 import { printAnswer } from "./call-plan.ts";
-import { helpLines, type ParsedFlags, parseFlags } from "./flags.ts";
+import { engineOptions } from "./engine-options.ts";
+import { helpLines, parseFlags } from "./flags.ts";
 import { printWarnings } from "./print-warnings.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -64,25 +64,6 @@ export async function buildCommand(argv: readonly string[], terminal: Terminal):
 const usage = `Usage: slipway build [flags] PATH | URL | -
 
 Builds an image from a Dockerfile and a context.`;
-
-function engineOptions(flags: ParsedFlags, terminal: Terminal): EngineOptions {
-	const root = flags.string("root") ?? terminal.env["SLIPWAY_ROOT"];
-	const snapshotter = flags.string("snapshotter") ?? "auto";
-	if (snapshotter !== "auto" && snapshotter !== "overlayfs" && snapshotter !== "native") {
-		throw new SlipwayError(
-			"invalid-argument",
-			`invalid snapshotter ${JSON.stringify(snapshotter)}: use auto, overlayfs or native`,
-		);
-	}
-	const runtime = flags.string("runtime");
-	return {
-		...(root === undefined || root === "" ? {} : { root }),
-		snapshotter,
-		...(runtime === undefined ? {} : { runtime }),
-		env: terminal.env,
-		warn: (message) => terminal.stderr.write(`WARNING: ${message}\n`),
-	};
-}
 
 function writeResults(plan: BuildPlan, response: BuildResponse, terminal: Terminal): void {
 	const imageId =

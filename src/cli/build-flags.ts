@@ -43,7 +43,18 @@ export const buildFlags: readonly FlagSpec[] = [
 		help: 'Name of the Dockerfile (default "PATH/Dockerfile")',
 	},
 	{ name: "help", short: "h", kind: "bool", help: "Show this help" },
+	{
+		name: "idle-exit",
+		kind: "string",
+		value: "duration",
+		help: "How long the builder that this starts stays without a build (default 10m)",
+	},
 	{ name: "iidfile", kind: "string", value: "file", help: "Write the image ID to a file" },
+	{
+		name: "in-process",
+		kind: "bool",
+		help: "Build in this process, not in the background builder ($SLIPWAY_IN_PROCESS)",
+	},
 	{ name: "label", kind: "list", value: "name=value", help: "Set a label of the image" },
 	{
 		name: "metadata-file",

@@ -3,6 +3,9 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { constants, Script } from "node:vm";
+import { buildFlags } from "./build-flags.ts";
+import type { FlagSpec } from "./flags.ts";
+import { forwardCommand } from "./forward.ts";
 
 /** Modules of Node that take a millisecond or more to load, and that a build may end without. */
 const lateModules = [
@@ -13,16 +16,44 @@ const lateModules = [
 	"node:zlib",
 ];
 
+/** Commands that need a builder, which the background builder runs for us unless they are told otherwise. */
+const forwardedCommands: ReadonlyMap<string, readonly FlagSpec[]> = new Map([
+	["build", buildFlags],
+	["b", buildFlags],
+]);
+
 /**
- * The entry of the program: loads `commands`, from sources as a module, from the bundle as a script whose compiled code is kept.
+ * The entry of the program: hands a build to the background builder, else loads `commands`, from sources as a module, from the bundle as a script whose compiled code is kept.
  * Half of a short run's time would go into compiling functions; Node's own cache of compiled code has only those that ran
  * while a module was loaded.
  */
 const self = fileURLToPath(import.meta.url);
-if (self.endsWith(".ts")) {
-	void import("./commands.ts");
+const argv = process.argv.slice(2);
+const flags = forwardedCommands.get(argv[0] ?? "");
+// A builder started from sources would not notice that they have changed.
+if (flags === undefined || self.endsWith(".ts")) {
+	runHere();
 } else {
-	runBundle(join(dirname(self), "commands.cjs"));
+	forwardCommand({ argv, flags, program: self }).then((code) => {
+		if (code === undefined) {
+			runHere();
+		} else {
+			process.exitCode = code;
+		}
+	}, fail);
+}
+
+function runHere(): void {
+	if (self.endsWith(".ts")) {
+		import("./commands.ts").catch(fail);
+	} else {
+		runBundle(join(dirname(self), "commands.cjs"));
+	}
+}
+
+function fail(thrown: unknown): void {
+	process.stderr.write(`ERROR: ${thrown instanceof Error ? thrown.message : thrown}\n`);
+	process.exitCode = 1;
 }
 
 /** As V8 can use it only with the same file, Node and processor, all of them are in its name. */
@@ -58,7 +89,7 @@ function runBundle(bundle: string): void {
 	if (cache !== undefined && (cachedData === undefined || script.cachedDataRejected === true)) {
 		// At the end, when the functions that a build needs have been compiled.
 		process.once("exit", (code) => {
-			if (code === 0 && process.argv[2] === "build") {
+			if (code === 0 && forwardedCommands.has(process.argv[2] ?? "")) {
 				keep(cache, script);
 			}
 		});

@@ -28,6 +28,10 @@ async function dispatch(argv: readonly string[], terminal: Terminal): Promise<nu
 		case "build":
 		case "b":
 			return await buildCommand(rest, terminal);
+		case "background-builder": {
+			const { backgroundCommand } = await import("./background-command.ts");
+			return await backgroundCommand(rest, terminal);
+		}
 		case "version":
 		case "--version":
 		case "-v":

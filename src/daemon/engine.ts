@@ -28,6 +28,7 @@ import { createImageSource } from "../source/image.ts";
 import { createImageResolver } from "../source/image-resolver.ts";
 import { createLocalSource } from "../source/local.ts";
 import { createOciLayoutSource } from "../source/oci-layout.ts";
+import { authOf } from "../source/registry-origin.ts";
 import type { Source } from "../source/source.ts";
 import { setPropagation } from "../sys/mount.ts";
 import { unshare } from "../sys/namespace.ts";
@@ -35,8 +36,9 @@ import { runnablePlatforms } from "../worker/emulation.ts";
 import { mountTree } from "../worker/mounted-tree.ts";
 import { createOpResolver } from "../worker/op-resolver.ts";
 import { defaultLogLimits, type LogLimits, type Output, type WorkerServices } from "../worker/worker.ts";
+import { defaultRoot } from "./default-root.ts";
 import { openSnapshotter } from "./open-snapshotter.ts";
-import { defaultRoot, openStateDirectory } from "./state-directory.ts";
+import { openStateDirectory } from "./state-directory.ts";
 
 /** A builder on one state directory. Disposing it waits for what it does and gives the directory free. */
 export interface Engine extends AsyncDisposable {
@@ -147,6 +149,9 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		exporters: exporterFactories({
 			content,
 			images,
+			sources: imageAccess.sources,
+			openRepository: (name, { session, insecure }) =>
+				registry.repository(name, { auth: authOf([session]), insecure }),
 			archiver,
 			pool,
 			mountTree: (mounts) => mountTree(mounts, services),

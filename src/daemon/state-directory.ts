@@ -10,15 +10,6 @@ export interface StateDirectory extends Disposable {
 	readonly database: Database;
 }
 
-/** Where state lies unless told otherwise: `/var/lib/slipway`, or the user's own data directory. */
-export function defaultRoot(env: Readonly<Record<string, string | undefined>>, uid: number): string {
-	if (uid === 0) {
-		return "/var/lib/slipway";
-	}
-	const data = env["XDG_DATA_HOME"];
-	return join(data === undefined || data === "" ? join(env["HOME"] ?? "/", ".local/share") : data, "slipway");
-}
-
 /** Throws `failed-precondition` naming the process that has the directory. */
 export function openStateDirectory(root: string): StateDirectory {
 	const owner = join(root, "owner");

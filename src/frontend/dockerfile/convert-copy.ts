@@ -8,9 +8,9 @@ import type { Constraints } from "../../llb/llb.ts";
 import type { CopyOptions, CopyStep } from "../../llb/ops.ts";
 import { git, http } from "../../llb/sources.ts";
 import { merge, type State, scratch } from "../../llb/state.ts";
+import { encodeText } from "../../oci/byte-text.ts";
 import { type Digest, parseDigest } from "../../oci/digest.ts";
 import { internalName, isHttpUrl } from "./build-context.ts";
-import { encodeText } from "./byte-text.ts";
 import {
 	commandDescription,
 	displayCommand,

@@ -1,6 +1,7 @@
 import { SlipwayError, wrap } from "../../errors/errors.ts";
 import { mkdir, parseOwner } from "../../llb/file-steps.ts";
 import { joinPath } from "../../llb/go-path.ts";
+import { formatGoDuration } from "../../oci/go-duration.ts";
 import { isHttpUrl } from "./build-context.ts";
 import {
 	type Conversion,
@@ -16,7 +17,6 @@ import { convertTransfer } from "./convert-copy.ts";
 import { convertRun, withShell } from "./convert-run.ts";
 import { expandInstruction, type WordExpander } from "./expand-instruction.ts";
 import { parseExposedPort } from "./exposed-ports.ts";
-import { formatGoDuration } from "./go-duration.ts";
 import { goQuote } from "./go-quote.ts";
 import { addHistory } from "./image-draft.ts";
 import type {

@@ -4,8 +4,8 @@ import { mkdir, mkfile } from "../../llb/file-steps.ts";
 import { basePath, cleanPath, joinPath } from "../../llb/go-path.ts";
 import type { ExecSecret, ExecSsh } from "../../llb/ops.ts";
 import { type RunMount, type State, scratch } from "../../llb/state.ts";
+import { encodeText } from "../../oci/byte-text.ts";
 import { internalName } from "./build-context.ts";
-import { encodeText } from "./byte-text.ts";
 import {
 	commandDescription,
 	displayCommand,

@@ -1,5 +1,5 @@
 import { SlipwayError } from "../../errors/errors.ts";
-import { byteLength } from "./byte-text.ts";
+import { byteLength } from "../../oci/byte-text.ts";
 
 /**
  * The fields of one line of CSV, with the rules and errors of Go's `encoding/csv`: a field is quoted only if its first

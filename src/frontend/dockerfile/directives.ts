@@ -1,6 +1,6 @@
 import type { SourceRange } from "../../errors/errors.ts";
 import { SlipwayError } from "../../errors/errors.ts";
-import { decodeText } from "./byte-text.ts";
+import { decodeText } from "../../oci/byte-text.ts";
 import { toLower, trimSpaceLeft } from "./go-text.ts";
 import type { Directive, DirectiveName } from "./parser.ts";
 

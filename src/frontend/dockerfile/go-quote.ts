@@ -1,4 +1,4 @@
-import { invalidByte } from "./byte-text.ts";
+import { invalidByte } from "../../oci/byte-text.ts";
 
 /** Go's `%q` of a string (`strconv.Quote`): double quotes, escapes for what is not printable, `\xNN` for invalid bytes. */
 export function goQuote(text: string): string {

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { byteLength, decodeText, encodeText, fromByteString, toByteString } from "./byte-text.ts";
+import { byteLength, decodeText, encodeText, fromByteString, toByteString } from "../../oci/byte-text.ts";
+import { formatGoDuration, parseGoDuration } from "../../oci/go-duration.ts";
 import { parseCsvFields } from "./csv-fields.ts";
-import { formatGoDuration, parseGoDuration } from "./go-duration.ts";
 import { parseGoUint32, parseRamSize } from "./go-number.ts";
 import { goQuote } from "./go-quote.ts";
 import { compareText, equalFold, toLower, toUpper, trimSpace } from "./go-text.ts";

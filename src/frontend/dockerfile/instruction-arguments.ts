@@ -1,5 +1,5 @@
 import { SlipwayError } from "../../errors/errors.ts";
-import { fromByteString, isAscii, toByteString } from "./byte-text.ts";
+import { fromByteString, isAscii, toByteString } from "../../oci/byte-text.ts";
 import { goQuote } from "./go-quote.ts";
 import { isSpace, toLower, trimSpaceLeft } from "./go-text.ts";
 import type { EscapeToken, InstructionArguments, WordPair } from "./parser.ts";

@@ -1,6 +1,6 @@
 import { wrap } from "../../errors/errors.ts";
+import { parseGoDuration } from "../../oci/go-duration.ts";
 import { parseFlags } from "./builder-flags.ts";
-import { parseGoDuration } from "./go-duration.ts";
 import { parseGoInt32 } from "./go-number.ts";
 import { goQuote } from "./go-quote.ts";
 import { compareText, equalFold, toLower, toUpper, trimSpace } from "./go-text.ts";

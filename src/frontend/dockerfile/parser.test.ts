@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { findDetail, SlipwayError } from "../../errors/errors.ts";
-import { encodeText } from "./byte-text.ts";
+import { encodeText } from "../../oci/byte-text.ts";
 import { type InstructionNode, type ParsedDockerfile, parseDockerfile } from "./parser.ts";
 
 function parse(text: string | Uint8Array): ParsedDockerfile {

@@ -1,6 +1,6 @@
 import type { SourceFile, SourceRange } from "../../errors/errors.ts";
 import { SlipwayError } from "../../errors/errors.ts";
-import { decodeText, encodeText } from "./byte-text.ts";
+import { decodeText, encodeText } from "../../oci/byte-text.ts";
 import { DirectiveScanner } from "./directives.ts";
 import { isSpace, toLower, trimSpace, trimSpaceLeft } from "./go-text.ts";
 import { findHeredocs } from "./heredoc.ts";

@@ -1,4 +1,4 @@
-import { fromByteString, invalidByte, isAscii, toByteString } from "./byte-text.ts";
+import { fromByteString, invalidByte, isAscii, toByteString } from "../../oci/byte-text.ts";
 import { isSpace, trimSpace } from "./go-text.ts";
 import type { EscapeToken } from "./parser.ts";
 

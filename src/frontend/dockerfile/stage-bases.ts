@@ -1,6 +1,7 @@
 import { SlipwayError, wrap } from "../../errors/errors.ts";
 import { image as imageState } from "../../llb/sources.ts";
 import { scratch } from "../../llb/state.ts";
+import { encodeText } from "../../oci/byte-text.ts";
 import { formatPlatformAll, normalizePlatform, type Platform } from "../../oci/platform.ts";
 import {
 	formatReference,
@@ -9,7 +10,6 @@ import {
 	withDefaultTag,
 	withDigest,
 } from "../../oci/reference.ts";
-import { encodeText } from "./byte-text.ts";
 import { commandDescription, locationOf, nextStepName } from "./conversion.ts";
 import { cloneImage, emptyImage, type ImageDraft, readImage } from "./image-draft.ts";
 import type { Instruction, OnbuildInstruction } from "./instructions.ts";

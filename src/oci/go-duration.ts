@@ -1,4 +1,4 @@
-import { SlipwayError } from "../../errors/errors.ts";
+import { SlipwayError } from "../errors/errors.ts";
 import { encodeText } from "./byte-text.ts";
 
 const nanosecondsOfUnit: ReadonlyMap<string, bigint> = new Map([
