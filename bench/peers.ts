@@ -27,6 +27,14 @@ export interface PeerOptions {
 
 export function slipway({ base, work }: PeerOptions): Peer {
 	const state = join(work, "slipway");
+	// It starts with the first build, which is not counted.
+	const builder = (): number[] => {
+		try {
+			return [Number(readFileSync(join(state, "owner"), "utf8"))];
+		} catch {
+			return [];
+		}
+	};
 	return {
 		name: "slipway",
 		build(context, { dest }) {
@@ -40,9 +48,12 @@ export function slipway({ base, work }: PeerOptions): Peer {
 				`base=oci-layout://${base}:latest`,
 			];
 			const output = dest === undefined ? [] : ["-o", `type=oci,dest=${dest}`];
-			return timed([join(root, "bin/slipway"), ...args, ...output, context], [], {});
+			return timed([join(root, "bin/slipway"), ...args, ...output, context], builder(), {});
 		},
-		stop: () => rmSync(state, { recursive: true, force: true }),
+		stop() {
+			spawnSync(join(root, "bin/slipway"), ["stop", "--root", state]);
+			rmSync(state, { recursive: true, force: true });
+		},
 	};
 }
 

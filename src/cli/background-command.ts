@@ -1,5 +1,3 @@
-import { resolve } from "node:path";
-import { defaultRoot } from "../daemon/default-root.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { parseGoDuration } from "../oci/go-duration.ts";
 import { builderIdentity, builderPlace, fileSystemView } from "./builder-place.ts";
@@ -19,7 +17,8 @@ const defaultIdleExit = "10m";
 
 /**
  * The builder that `slipway` starts for itself: it runs the commands of later calls with an engine that is warm, and ends when it was
- * idle for a while, on SIGTERM, and when a client has another version or other settings.
+ * idle for a while, on SIGTERM, when `slipway stop` asks for it, and
+ * when a client has another version or other settings.
  */
 export async function backgroundCommand(argv: readonly string[], terminal: Terminal): Promise<number> {
 	const flags = parseFlags(argv, flagSpecs);
@@ -28,8 +27,7 @@ export async function backgroundCommand(argv: readonly string[], terminal: Termi
 	// Before the engine goes to its own mount namespace.
 	const view = fileSystemView();
 	await using engine = await terminal.openEngine(options);
-	const usual = resolve(defaultRoot(terminal.env, process.getuid?.() ?? 0));
-	const place = builderPlace(engine.root, engine.root === usual, terminal.env);
+	const place = builderPlace(engine.root, terminal.env);
 	if (place === undefined) {
 		throw new SlipwayError(
 			"permission-denied",
@@ -40,7 +38,7 @@ export async function backgroundCommand(argv: readonly string[], terminal: Termi
 	const { runCommand } = await import("./run-command.ts");
 	const end = Promise.withResolvers<void>();
 	let timer: NodeJS.Timeout | undefined;
-	let outdated = false;
+	let retired = false;
 	await using server = await serveCommands({
 		path: place.commandSocket,
 		identity: builderIdentity({
@@ -52,15 +50,15 @@ export async function backgroundCommand(argv: readonly string[], terminal: Termi
 		engine,
 		run: runCommand,
 		onIdle() {
-			if (outdated) {
+			if (retired) {
 				end.resolve();
 			} else {
 				timer = setTimeout(end.resolve, idleExitMs);
 			}
 		},
 		onBusy: () => clearTimeout(timer),
-		onOutdated() {
-			outdated = true;
+		onRetire() {
+			retired = true;
 			if (server.running === 0) {
 				end.resolve();
 			}

@@ -1,5 +1,6 @@
 import { lstatSync, mkdirSync, readlinkSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
+import { defaultRoot } from "../daemon/default-root.ts";
 import { version } from "./version.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -15,10 +16,9 @@ export interface BuilderPlace {
 
 /**
  * In the user's runtime directory, which nobody else can write to: `/run/slipway`, `$XDG_RUNTIME_DIR/slipway`, else
- * `/tmp/slipway-<uid>`. Undefined if that is not the user's own. `root` is the absolute state directory; `isDefault` if it is
- * the one that is used without `--root`.
+ * `/tmp/slipway-<uid>`. Undefined if that is not the user's own. `root` is the absolute state directory.
  */
-export function builderPlace(root: string, isDefault: boolean, env: Env): BuilderPlace | undefined {
+export function builderPlace(root: string, env: Env): BuilderPlace | undefined {
 	const uid = process.getuid?.() ?? 0;
 	const runtime = env["XDG_RUNTIME_DIR"];
 	const directory = uid === 0 ? "/run/slipway" : runtime ? join(runtime, "slipway") : `/tmp/slipway-${uid}`;
@@ -31,7 +31,7 @@ export function builderPlace(root: string, isDefault: boolean, env: Env): Builde
 	} catch {
 		return undefined;
 	}
-	const name = isDefault ? "slipwayd" : `slipwayd-${shortHash(root)}`;
+	const name = root === resolve(defaultRoot(env, uid)) ? "slipwayd" : `slipwayd-${shortHash(root)}`;
 	return {
 		commandSocket: join(directory, `${name}.command`),
 		apiSocket: join(directory, `${name}.sock`),

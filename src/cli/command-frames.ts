@@ -9,6 +9,8 @@ export const frame = {
 	stdinEnd: 3,
 	resize: 4,
 	interrupt: 5,
+	/** In place of `start`: the daemon ends when its running commands have, and with it the connection. */
+	stop: 6,
 	// From the daemon.
 	refused: 16,
 	stdout: 17,

@@ -25,8 +25,11 @@ export interface CommandServerOptions {
 	/** Called when the last running command has ended, and at the start. */
 	readonly onIdle: () => void;
 	readonly onBusy: () => void;
-	/** A client has another program or other settings: no new commands are taken, and this is to end with the last running one. */
-	readonly onOutdated: () => void;
+	/**
+	 * A client has another program or other settings, or asked for the end: no new commands are taken, and this is to end with
+	 * the last running one.
+	 */
+	readonly onRetire: () => void;
 }
 
 /** Takes commands of clients of this machine and user until disposed; disposing it interrupts those that run. */
@@ -51,7 +54,7 @@ export async function serveCommands(options: CommandServerOptions): Promise<Comm
 		if (start.identity.join("\n") !== options.identity.join("\n")) {
 			taking = false;
 			refuse(socket, "other-identity");
-			options.onOutdated();
+			options.onRetire();
 			return undefined;
 		}
 		if (!taking) {
@@ -70,10 +73,15 @@ export async function serveCommands(options: CommandServerOptions): Promise<Comm
 		return command;
 	};
 	const server = createServer((socket) => {
+		// Connections end with the process: by that, a client that waits for our end knows that the state directory is free.
+		socket.unref();
 		let command: RunningCommand | undefined;
 		const read = frameReader((type, payload) => {
 			if (type === frame.start && command === undefined) {
 				command = begin(socket, JSON.parse(payload.toString()) as StartCommand);
+			} else if (type === frame.stop && command === undefined) {
+				taking = false;
+				options.onRetire();
 			} else {
 				command?.take(type, payload);
 			}
@@ -87,7 +95,9 @@ export async function serveCommands(options: CommandServerOptions): Promise<Comm
 			}
 		});
 		socket.on("error", () => {});
-		socket.on("close", () => command?.interrupt());
+		socket.on("close", () => {
+			command?.interrupt();
+		});
 	});
 	rmSync(options.path, { force: true });
 	await new Promise<void>((listening, failed) => {

@@ -33,9 +33,8 @@ export async function forwardCommand(options: {
 		return undefined;
 	}
 	const uid = process.getuid?.() ?? 0;
-	const usual = defaultRoot(env, uid);
-	const root = resolve(flags.string("root") || env["SLIPWAY_ROOT"] || usual);
-	const place = builderPlace(root, root === usual, env);
+	const root = resolve(flags.string("root") || env["SLIPWAY_ROOT"] || defaultRoot(env, uid));
+	const place = builderPlace(root, env);
 	if (place === undefined) {
 		return undefined;
 	}
@@ -108,7 +107,7 @@ async function forwardTo(
 	return undefined;
 }
 
-function connect(path: string): Promise<Socket | undefined> {
+export function connect(path: string): Promise<Socket | undefined> {
 	return new Promise((settle) => {
 		const socket = createConnection(path);
 		socket.once("connect", () => settle(socket));

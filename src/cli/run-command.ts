@@ -9,6 +9,7 @@ Builds container images.
 
 Commands:
   build     Build an image from a Dockerfile
+  stop      End the background builder when its builds have ended
 
 Run 'slipway COMMAND --help' for the flags of a command.
 `;
@@ -28,6 +29,10 @@ async function dispatch(argv: readonly string[], terminal: Terminal): Promise<nu
 		case "build":
 		case "b":
 			return await buildCommand(rest, terminal);
+		case "stop": {
+			const { stopCommand } = await import("./stop-command.ts");
+			return await stopCommand(rest, terminal);
+		}
 		case "background-builder": {
 			const { backgroundCommand } = await import("./background-command.ts");
 			return await backgroundCommand(rest, terminal);
