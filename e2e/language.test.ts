@@ -20,7 +20,7 @@ import {
 } from "../src/source/git-fixture.ts";
 import { type LoopbackServer, startServer } from "../src/source/source-fixture.ts";
 import { filesBelow, readImage } from "./support/image.ts";
-import { busyboxBase, Workbench } from "./support/slipway.ts";
+import { busyboxBase, busyboxLayout, foreignLayout, Workbench } from "./support/slipway.ts";
 import { tool } from "./support/tools.ts";
 
 const bench = new Workbench();
@@ -375,6 +375,103 @@ test("a foreign program without an emulator is an error that names platform and 
 		{ env: { PATH: `${bin}:${process.env["PATH"]}` } },
 	);
 	assert.equal(read(out, "seen"), "emulates /x two\n");
+});
+
+test("foreign platforms run under QEMU with nothing registered on the machine: processes, users, an index of both", async () => {
+	// Both machines under one name.
+	const both = bench.path("both");
+	tool("cp", ["-r", busyboxLayout, both]);
+	tool("cp", ["-r", `${foreignLayout}/blobs`, both]);
+	const architectures = [busyboxLayout, foreignLayout].map(
+		(layout) =>
+			JSON.parse(tool("skopeo", ["inspect", "--raw", "--config", `oci:${layout}:latest`])).architecture,
+	);
+	const manifests = [busyboxLayout, foreignLayout].map((layout, at) => {
+		const { mediaType, digest, size } = JSON.parse(readFileSync(join(layout, "index.json"), "utf8"))
+			.manifests[0];
+		return { mediaType, digest, size, platform: { os: "linux", architecture: architectures[at] } };
+	});
+	const list = { schemaVersion: 2, mediaType: "application/vnd.oci.image.index.v1+json", manifests };
+	const text = JSON.stringify(list);
+	writeFileSync(join(both, "blobs", ...sha256(text).split(":")), text);
+	const descriptor = {
+		mediaType: list.mediaType,
+		digest: sha256(text),
+		size: text.length,
+		annotations: { "org.opencontainers.image.ref.name": "latest" },
+	};
+	writeFileSync(join(both, "index.json"), JSON.stringify({ schemaVersion: 2, manifests: [descriptor] }));
+
+	const context = bench.context({
+		Dockerfile: `FROM base AS made
+ARG TARGETARCH
+RUN uname -m > /machine && cat /machine | tr a-z A-Z > /upper
+RUN touch /mine && chown app:staff /mine && chmod 4750 /mine
+USER app
+RUN --mount=type=cache,target=/tmp/cache,uid=1000 echo $TARGETARCH > /tmp/cache/f && sh -c 'id -un; cat /tmp/cache/f' > /tmp/who
+FROM made AS tested
+RUN exit 3
+FROM scratch
+COPY --from=made /machine /upper /mine /tmp/who /
+`,
+	});
+	const args = ["--build-context", `base=oci-layout://${both}:latest`];
+	const platforms = architectures.map((name) => `linux/${name}`);
+	const out = bench.path("machines");
+	const archive = bench.path("machines.tar");
+	await bench.build([
+		...args,
+		...["--platform", platforms.join(",")],
+		...["-o", out, "-o", `type=oci,dest=${archive}`],
+		context,
+	]);
+	const names: Readonly<Record<string, string>> = { amd64: "x86_64", arm64: "aarch64" };
+	for (const architecture of architectures) {
+		const dir = join(out, `linux_${architecture}`);
+		assert.equal(read(dir, "machine"), `${names[architecture]}\n`);
+		assert.equal(read(dir, "upper"), `${names[architecture]}\n`.toUpperCase());
+		assert.equal(read(dir, "who"), `app\n${architecture}\n`);
+		const { uid, gid, mode } = statSync(join(dir, "mine"));
+		assert.deepEqual({ uid, gid, mode: mode & 0o7777 }, { uid: 1000, gid: 50, mode: 0o4750 });
+	}
+	const layout = bench.path("machines-layout");
+	mkdirSync(layout);
+	tool("tar", ["-C", layout, "-xf", archive]);
+	const index = JSON.parse(tool("skopeo", ["inspect", "--raw", `oci:${layout}`]));
+	assert.deepEqual(
+		index.manifests.map((each: { platform: { architecture: string } }) => each.platform.architecture),
+		architectures,
+	);
+	const failed = await bench.run([...args, "--platform", platforms[1] ?? "", "--target", "tested", context]);
+	assert.match(failed.stderr, /process "\/bin\/sh -c exit 3" did not complete successfully: exit code: 3\n/);
+});
+
+test("QEMU that is called buildkit-qemu is started the way that BuildKit starts its own", async () => {
+	const { architecture } = JSON.parse(
+		tool("skopeo", ["inspect", "--raw", "--config", `oci:${foreignLayout}:latest`]),
+	);
+	const machine = architecture === "arm64" ? "aarch64" : "x86_64";
+	const bin = bench.path("qemu");
+	mkdirSync(bin);
+	symlinkSync(tool("which", [`qemu-${machine}-static`]).trim(), join(bin, `buildkit-qemu-${machine}`));
+	const out = bench.path("patched");
+	// Debian's QEMU does not start itself anew for children: what the shell does by itself is all that works this way.
+	const context = bench.context({
+		Dockerfile: `FROM base AS b
+RUN uname -m > /seen
+RUN ["/bin/busybox", "cp", "/seen", "/copy"]
+FROM scratch
+COPY --from=b /copy /
+`,
+	});
+	await bench.build(
+		[
+			...["--build-context", `base=oci-layout://${foreignLayout}:latest`],
+			...["--platform", `linux/${architecture}`, "-o", out, context],
+		],
+		{ env: { PATH: `${bin}:${process.env["PATH"]}` } },
+	);
+	assert.equal(read(out, "copy"), `${machine}\n`);
 });
 
 test("questions: check, outline and targets, as text, as JSON, with their exit codes; warnings in full", async () => {

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
@@ -8,6 +8,8 @@ const program = join(projectRoot, "bin/slipway");
 
 /** OCI layouts that `make images` made. */
 export const busyboxLayout: string = join(projectRoot, ".slipway/images/busybox");
+/** Of another architecture than this machine's. */
+export const foreignLayout: string = join(projectRoot, ".slipway/images/busybox-foreign");
 export const debianLayout: string = join(projectRoot, ".slipway/images/debian");
 /** `FROM base` in a test's Dockerfile. */
 export const busyboxBase: readonly string[] = [
@@ -39,9 +41,12 @@ export interface ProgramOptions {
 export class Workbench implements Disposable {
 	readonly dir: string;
 	readonly root: string;
+	readonly #background: boolean;
 	#contexts = 0;
 
-	constructor() {
+	/** `background`: builds run in the background builder, as a person's do. */
+	constructor({ background = false }: { readonly background?: boolean } = {}) {
+		this.#background = background;
 		this.dir = mkdtempSync(join(tmpdir(), "slipway-e2e-"));
 		this.root = join(this.dir, "state");
 	}
@@ -71,8 +76,7 @@ export class Workbench implements Disposable {
 			env: {
 				PATH: process.env["PATH"] ?? "",
 				HOME: this.dir,
-				// Each test has its own state directory, which nobody asks for a second time.
-				SLIPWAY_IN_PROCESS: "1",
+				...(this.#background ? {} : { SLIPWAY_IN_PROCESS: "1" }),
 				...options.env,
 			},
 			stdio: ["pipe", "pipe", "pipe"],
@@ -126,7 +130,15 @@ export class Workbench implements Disposable {
 		return result;
 	}
 
+	/** Ends the background builder. */
+	stop(): void {
+		spawnSync(program, ["stop", "--root", this.root], { stdio: "ignore", timeout: 20_000 });
+	}
+
 	[Symbol.dispose](): void {
+		if (this.#background) {
+			this.stop();
+		}
 		rmSync(this.dir, { recursive: true, force: true });
 	}
 }
