@@ -110,9 +110,15 @@ export function containerSpec(input: SpecInput): RuntimeSpec {
 		},
 		root: { path: input.rootfs, readonly: run.root.readonly },
 		hostname: run.hostname ?? "buildkitsandbox",
-		mounts: lastPerTarget([...defaultMounts(insecure), ...etcMounts(input), ...input.mounts]),
+		mounts: lastPerTarget([
+			...defaultMounts(insecure),
+			...sysMount(input),
+			...etcMounts(input),
+			...input.mounts,
+		]),
 		linux: {
 			namespaces: namespaces(input),
+			...(run.userNamespace === undefined ? {} : { uidMappings: allIds, gidMappings: allIds }),
 			resources: {
 				devices: insecure
 					? [
@@ -140,7 +146,27 @@ function namespaces(input: SpecInput): readonly RuntimeNamespace[] {
 	if (input.cgroupNamespace) {
 		all.push({ type: "cgroup" });
 	}
+	if (input.run.userNamespace !== undefined) {
+		all.push({ type: "user", path: input.run.userNamespace });
+	}
 	return all;
+}
+
+/** What the namespace has already; runc wants to be told. */
+const allIds = [{ containerID: 0, hostID: 0, size: 4_294_967_295 }];
+
+/** A user namespace mounts sysfs only where the network is its own; elsewhere it is the machine's. */
+function sysMount({ run, network }: SpecInput): readonly RuntimeMount[] {
+	return run.userNamespace === undefined || network === "none"
+		? []
+		: [
+				{
+					destination: "/sys",
+					type: "bind",
+					source: "/sys",
+					options: ["rbind", "nosuid", "noexec", "nodev", "ro"],
+				},
+			];
 }
 
 /** No /run: what is there belongs to the image. */

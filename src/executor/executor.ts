@@ -30,6 +30,8 @@ export interface RunOptions {
 	readonly cgroupParent?: string;
 	readonly resources?: Resources;
 	readonly platform: Platform;
+	/** Path of a user namespace to run in, one in which ids are those of the machine. */
+	readonly userNamespace?: string;
 	/** Stub files and directories that were made for mounts are removed afterwards, parents too if this is set. */
 	readonly removeMountStubsRecursive: boolean;
 	readonly onOutput: (stream: 1 | 2, chunk: Uint8Array) => void;

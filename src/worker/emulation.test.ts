@@ -44,16 +44,29 @@ test("runnablePlatforms has what a fixed interpreter is registered for, by the h
 	]);
 });
 
-test("findEmulator looks for buildkit-qemu on the path only for what does not run otherwise", (t) => {
+test("findEmulator looks for BuildKit's and for static QEMU on the path, only for what does not run otherwise", (t) => {
 	const dir = mkdtempSync(join(tmpdir(), "slipway-qemu-"));
 	t.after(() => rmSync(dir, { recursive: true }));
 	mkdirSync(join(dir, "bin"));
 	writeFileSync(join(dir, "bin/buildkit-qemu-aarch64"), "");
 	const searchPath = `relative:/nowhere:${dir}/bin`;
-	assert.deepEqual(findEmulator(arm64, { runnable: [amd64], searchPath })?.mount.source, {
-		kind: "host",
-		path: join(dir, "bin/buildkit-qemu-aarch64"),
-		options: [],
+	assert.deepEqual(findEmulator(arm64, { runnable: [amd64], searchPath }), {
+		kind: "mounted",
+		mount: {
+			target: "/dev/.buildkit_qemu_emulator",
+			readonly: true,
+			source: { kind: "host", path: join(dir, "bin/buildkit-qemu-aarch64"), options: [] },
+		},
+		command: "/dev/.buildkit_qemu_emulator",
+	});
+	writeFileSync(join(dir, "bin/qemu-s390x-static"), "");
+	const s390x = findEmulator({ os: "linux", architecture: "s390x" }, { runnable: [amd64], searchPath });
+	assert.equal(s390x?.kind, "interpreter");
+	// The pattern of qemu-binfmt-conf.sh.
+	assert.deepEqual(s390x.kind === "interpreter" && s390x.interpreter, {
+		path: join(dir, "bin/qemu-s390x-static"),
+		magic: Buffer.from("7f454c4602020100000000000000000000020016", "hex"),
+		mask: Buffer.from("ffffffffffffff00fffffffffffffffffffeffff", "hex"),
 	});
 	assert.equal(findEmulator(arm64, { runnable: [amd64, arm64], searchPath }), undefined);
 	assert.equal(findEmulator(amd64, { runnable: [amd64], searchPath }), undefined);

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import type { ContainerMount } from "../executor/executor.ts";
 import { formatPlatform, type Platform } from "../oci/platform.ts";
 import { platformMatcher } from "../oci/platform-match.ts";
+import { type Interpreter, openInterpreterNamespace } from "../sys/interpreter-namespace.ts";
 
 /** An architecture with the header that its ELF files have. */
 interface Machine {
@@ -71,14 +72,14 @@ export function runnablePlatforms(
 	];
 }
 
-interface Interpreter {
+interface Registered {
 	readonly magic: Uint8Array;
 	/** Empty: all bits count. */
 	readonly mask: Uint8Array;
 }
 
 /** Format: Documentation/admin-guide/binfmt-misc.rst of the kernel. */
-function readInterpreters(directory: string): readonly Interpreter[] {
+function readInterpreters(directory: string): readonly Registered[] {
 	let names: readonly string[];
 	try {
 		names = readdirSync(directory);
@@ -103,7 +104,7 @@ function readInterpreters(directory: string): readonly Interpreter[] {
 	});
 }
 
-function takes({ magic, mask }: Interpreter, header: Uint8Array): boolean {
+function takes({ magic, mask }: Registered, header: Uint8Array): boolean {
 	return magic.every((byte, at) => ((byte ^ (header[at] ?? 0)) & (mask[at] ?? 0xff)) === 0);
 }
 
@@ -126,15 +127,20 @@ function elfHeader({ bits, bigEndian, number }: Machine): Uint8Array {
 const mountPoint = "/dev/.buildkit_qemu_emulator";
 
 /** How a program of a platform that the machine does not run is run all the same. */
-export interface Emulator {
-	readonly mount: ContainerMount;
-	/** Goes in front of the arguments. */
-	readonly command: string;
-}
+export type Emulator =
+	/** BuildKit's own build of QEMU, which starts itself anew for each program that is started by another. */
+	| {
+			readonly kind: "mounted";
+			readonly mount: ContainerMount;
+			/** Goes in front of the arguments. */
+			readonly command: string;
+	  }
+	/** Anybody's static build of QEMU: the kernel has to start it. */
+	| { readonly kind: "interpreter"; readonly interpreter: Interpreter };
 
 /**
- * `buildkit-qemu-<name>` of the search path; it has to be linked statically. Undefined where none is needed or there
- * is none: the program is then started as it is, since the files of a stage need not be of the platform that it names.
+ * `buildkit-qemu-<name>`, else `qemu-<name>-static`, of the search path. Undefined where none is needed or there is
+ * none: the program is then started as it is, since the files of a stage need not be of the platform that it names.
  */
 export function findEmulator(
 	platform: Platform,
@@ -144,18 +150,60 @@ export function findEmulator(
 		return undefined;
 	}
 	const { architecture } = platform;
-	const name = `buildkit-qemu-${machines.find((each) => each.architecture === architecture)?.qemu ?? architecture}`;
-	const path = searchPath
-		.split(":")
-		.filter((directory) => directory.startsWith("/"))
-		.map((directory) => join(directory, name))
-		.find((each) => existsSync(each));
-	return path === undefined
+	const machine = machines.find((each) => each.architecture === architecture);
+	const name = machine?.qemu ?? architecture;
+	const find = (program: string): string | undefined =>
+		searchPath
+			.split(":")
+			.filter((directory) => directory.startsWith("/"))
+			.map((directory) => join(directory, program))
+			.find((each) => existsSync(each));
+	const patched = find(`buildkit-qemu-${name}`);
+	if (patched !== undefined) {
+		return {
+			kind: "mounted",
+			mount: {
+				target: mountPoint,
+				readonly: true,
+				source: { kind: "host", path: patched, options: [] },
+			},
+			command: mountPoint,
+		};
+	}
+	const path = machine === undefined ? undefined : find(`qemu-${name}-static`);
+	return machine === undefined || path === undefined
 		? undefined
-		: {
-				mount: { target: mountPoint, readonly: true, source: { kind: "host", path, options: [] } },
-				command: mountPoint,
-			};
+		: { kind: "interpreter", interpreter: { path, ...headerPattern(machine) } };
+}
+
+/** What of a program's header says that it is for the machine: as QEMU's scripts/qemu-binfmt-conf.sh has it. */
+function headerPattern(machine: Machine): Omit<Interpreter, "path"> {
+	const mask = Buffer.alloc(20, 0xff);
+	// Any system's convention, and EXEC as well as DYN.
+	mask[7] = 0;
+	mask[machine.bigEndian ? 17 : 16] = 0xfe;
+	return { magic: elfHeader(machine).subarray(0, mask.length), mask };
+}
+
+/** What a container needs for it. */
+export interface Emulation {
+	readonly mounts: readonly ContainerMount[];
+	readonly args: readonly string[];
+	readonly userNamespace?: string;
+}
+
+/** An emulator that this kernel does not take is none: what the program's start then says is explained. */
+export async function startEmulator(emulator: Emulator | undefined): Promise<Emulation> {
+	switch (emulator?.kind) {
+		case undefined:
+			return { mounts: [], args: [] };
+		case "mounted":
+			return { mounts: [emulator.mount], args: [emulator.command] };
+		case "interpreter": {
+			const userNamespace = await openInterpreterNamespace(emulator.interpreter).catch(() => undefined);
+			return { mounts: [], args: [], ...(userNamespace === undefined ? {} : { userNamespace }) };
+		}
+	}
 }
 
 function isRunnable(platform: Platform, runnable: readonly Platform[]): boolean {
@@ -181,7 +229,7 @@ export function watchForeignProgram(
 		explain(message) {
 			const list = runnable.map(formatPlatform).join(", ");
 			return /exec(?:utable file)? format error/i.test(`${tail}\n${message}`)
-				? `no support for running processes with ${formatPlatform(platform)} platform, supported: ${list}; to emulate it, register QEMU with the kernel (packages qemu-user-static and binfmt-support, or the image tonistiigi/binfmt), or build that stage with FROM --platform=$BUILDPLATFORM`
+				? `no support for running processes with ${formatPlatform(platform)} platform, supported: ${list}; to emulate it, install QEMU (package qemu-user-static) and, before Linux 6.7, register it with the kernel (package binfmt-support, or the image tonistiigi/binfmt), or build that stage with FROM --platform=$BUILDPLATFORM`
 				: undefined;
 		},
 	};

@@ -10,7 +10,7 @@ import type { Platform } from "../oci/platform.ts";
 import type { CacheMapAnswer, Op, StepContext } from "../solver/solver.ts";
 import type { CacheMounts } from "./cache-mounts.ts";
 import { contentDigestOf } from "./content-input.ts";
-import { findEmulator, watchForeignProgram } from "./emulation.ts";
+import { findEmulator, startEmulator, watchForeignProgram } from "./emulation.ts";
 import { findSecret, prepareMounts } from "./exec-mounts.ts";
 import { createStepLog } from "./step-log.ts";
 import type { Output, WorkerServices } from "./worker.ts";
@@ -63,17 +63,16 @@ async function execute(
 	}
 	await using prepared = await prepareMounts({ ...step, inputs, services, cacheMounts, context });
 	const log = createStepLog(context, services.logLimits);
-	const emulator = findEmulator(step.platform, {
-		runnable: services.platforms,
-		searchPath: services.searchPath,
-	});
+	const emulation = await startEmulator(
+		findEmulator(step.platform, { runnable: services.platforms, searchPath: services.searchPath }),
+	);
 	const foreign = watchForeignProgram(step.platform, services.platforms);
 	const options: RunOptions = {
 		id: randomBytes(12).toString("hex"),
 		root: prepared.root,
-		mounts: emulator === undefined ? prepared.mounts : [...prepared.mounts, emulator.mount],
+		mounts: [...prepared.mounts, ...emulation.mounts],
 		process: {
-			args: emulator === undefined ? op.meta.args : [emulator.command, ...op.meta.args],
+			args: [...emulation.args, ...op.meta.args],
 			env: await environment(step, context),
 			cwd: op.meta.cwd,
 			user: op.meta.user,
@@ -86,6 +85,7 @@ async function execute(
 		...(op.meta.cgroupParent === "" ? {} : { cgroupParent: op.meta.cgroupParent }),
 		...(step.resources === undefined ? {} : { resources: limitsOf(step.resources) }),
 		platform: step.platform,
+		...(emulation.userNamespace === undefined ? {} : { userNamespace: emulation.userNamespace }),
 		removeMountStubsRecursive: op.meta.removeMountStubsRecursive,
 		onOutput: (stream, chunk) => {
 			log.write(stream, chunk);
