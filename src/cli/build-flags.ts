@@ -15,6 +15,12 @@ export const buildFlags: readonly FlagSpec[] = [
 		help: "Allow privileged steps: network.host, security.insecure",
 	},
 	{
+		name: "annotation",
+		kind: "list",
+		value: "[type[platform],…:]key=value",
+		help: "Annotation of the image's manifest, or of type index, manifest-descriptor, index-descriptor",
+	},
+	{
 		name: "build-arg",
 		kind: "list",
 		value: "name[=value]",
@@ -57,6 +63,11 @@ export const buildFlags: readonly FlagSpec[] = [
 	},
 	{ name: "label", kind: "list", value: "name=value", help: "Set a label of the image" },
 	{
+		name: "load",
+		kind: "bool",
+		help: "Load the image into Docker or podman; the same as --output type=docker",
+	},
+	{
 		name: "metadata-file",
 		kind: "string",
 		value: "file",
@@ -75,7 +86,7 @@ export const buildFlags: readonly FlagSpec[] = [
 		short: "o",
 		kind: "list",
 		value: "dest",
-		help: 'Output: a directory, "-", or "type=local|tar|oci|docker|image,dest=path,…"',
+		help: 'Output: a directory, "-", or "type=local|tar|oci|docker|image|registry,dest=path,…"',
 	},
 	{ name: "platform", kind: "list", value: "platform", help: "Target platform of the build" },
 	{
@@ -85,6 +96,11 @@ export const buildFlags: readonly FlagSpec[] = [
 		help: "Progress output: auto, plain, tty, quiet, rawjson",
 	},
 	{ name: "pull", kind: "bool", help: "Always look for newer versions of the base images" },
+	{
+		name: "push",
+		kind: "bool",
+		help: "Push the image to the registries of its tags; the same as --output type=registry",
+	},
 	{ name: "quiet", short: "q", kind: "bool", help: "Print nothing but the image ID on success" },
 	{
 		name: "root",
@@ -126,16 +142,13 @@ export const buildFlags: readonly FlagSpec[] = [
 	},
 	{ name: "target", kind: "string", value: "stage", help: "The stage to build" },
 	{ name: "ulimit", kind: "list", value: "name=soft[:hard]", help: "Resource limits of all steps" },
-	missing("annotation", "list", "annotations of the result come with the registry outputs"),
 	missing("attest", "list", "attestations come later"),
 	missing("builder", "string", "slipway builds in its own process"),
 	missing("cache-from", "list", "importing a cache comes with the registry outputs"),
 	missing("cache-to", "list", "exporting a cache comes with the registry outputs"),
-	missing("load", "bool", "write a file with --output type=docker,dest=FILE and load that"),
 	missing("policy", "string", "source policies come later"),
 	{ name: "print", kind: "string", value: "method", help: "The old name of --call" },
 	missing("provenance", "string", "attestations come later"),
-	missing("push", "bool", "write a layout with --output type=oci,dest=FILE and push that with skopeo"),
 	missing("resource", "list", "limits per build come with the whole of RUN"),
 	missing("sbom", "string", "attestations come later"),
 	missing("memory", "string", "limits per build come with the whole of RUN", "m"),

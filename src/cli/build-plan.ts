@@ -9,11 +9,12 @@ import { formatReference, parseReference, withDefaultTag } from "../oci/referenc
 import { csvFields } from "../session/csv-fields.ts";
 import { createLocalSession, type LocalSessionOptions } from "../session/local-session.ts";
 import type { Session } from "../session/session.ts";
+import { annotationOptions } from "./annotation-options.ts";
 import { buildArguments, hostEntries, keyValues, memoryBytes, ulimits } from "./build-values.ts";
 import { type Call, planCall } from "./call-plan.ts";
 import { planContexts } from "./context-plan.ts";
 import type { ParsedFlags } from "./flags.ts";
-import { planOutputs } from "./output-plan.ts";
+import { type OutputPlan, planOutputs } from "./output-plan.ts";
 import { proxyArguments } from "./proxy-args.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -58,12 +59,19 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 	);
 	const quiet = flags.bool("quiet");
 	const tags = flags.list("tag").map(imageName);
-	const outputs = planOutputs({
-		specs: flags.list("output"),
-		tags,
-		terminal,
-	});
 	const granted = grantedEntitlements(flags);
+	const outputs =
+		call === undefined
+			? await planOutputs({
+					specs: flags.list("output"),
+					tags,
+					push: flags.bool("push"),
+					load: flags.bool("load"),
+					annotations: annotationOptions(flags.list("annotation")),
+					allowDelete: flags.list("allow").includes(deleteEntitlement),
+					terminal,
+				})
+			: noOutputs;
 	const { createDockerAuth } = await import("../session/docker-auth.ts");
 	const secrets = await secretsOf(flags, terminal);
 	const ssh = await sshOf(flags, terminal, contexts.options);
@@ -150,8 +158,15 @@ function imageName(text: string): string {
 	}
 }
 
+/** Concerns the client only, not the builder. */
+const deleteEntitlement = "buildx.local.delete";
+
+/** A question delivers nothing but its answer. */
+const noOutputs: OutputPlan = { exporters: [], outputs: [] };
+
 function grantedEntitlements(flags: ParsedFlags): readonly Entitlement[] {
-	const granted = flags.list("allow").map((text): Entitlement => {
+	const asked = flags.list("allow").filter((text) => text !== deleteEntitlement);
+	const granted = asked.map((text): Entitlement => {
 		const known = entitlements.find((each) => each === text);
 		if (known === undefined) {
 			throw new SlipwayError(

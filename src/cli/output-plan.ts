@@ -1,10 +1,11 @@
-import { resolve } from "node:path";
+import { existsSync, realpathSync } from "node:fs";
+import { basename, dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import type { ExporterRequest } from "../control/control.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { layoutOutput } from "../session/layout-output.ts";
 import { descriptorOutput, directoryOutput, fileOutput } from "../session/outputs.ts";
 import type { SessionOutput } from "../session/session.ts";
-import { parseCsvPairs } from "./flags.ts";
+import { parseBool, parseCsvPairs } from "./flags.ts";
 import type { Output, Terminal } from "./terminal.ts";
 
 export interface OutputRequest {
@@ -12,7 +13,14 @@ export interface OutputRequest {
 	readonly specs: readonly string[];
 	/** `--tag`, normalised. */
 	readonly tags: readonly string[];
-	readonly terminal: Pick<Terminal, "stdout" | "cwd">;
+	/** `--push` and `--load`. */
+	readonly push: boolean;
+	readonly load: boolean;
+	/** `--annotation`, as options of exporters (`annotation-options.ts`). */
+	readonly annotations: Readonly<Record<string, string>>;
+	/** `--allow buildx.local.delete`: a mirror may be made outside of the current directory. */
+	readonly allowDelete: boolean;
+	readonly terminal: Pick<Terminal, "stdout" | "cwd" | "env" | "interrupted">;
 }
 
 export interface OutputPlan {
@@ -30,13 +38,10 @@ interface OutputSpec {
 const types = ["image", "registry", "oci", "docker", "local", "tar", "cacheonly"];
 
 /** Throws `invalid-argument` with buildx's messages. With tags and no output, the image goes to the image store. */
-export function planOutputs(request: OutputRequest): OutputPlan {
-	const specs = request.specs.map(parseOutput);
-	if (specs.length === 0 && request.tags.length > 0) {
-		specs.push({ type: "image", dest: undefined, attrs: {} });
-	}
-	if (specs.filter((spec) => spec.dest === "-").length > 1) {
-		throw new SlipwayError("invalid-argument", "multiple outputs configured to write to stdout");
+export async function planOutputs(request: OutputRequest): Promise<OutputPlan> {
+	const specs = withShorthands(request.specs.map(parseOutput), request);
+	if (specs.filter((spec) => writesToStdout(spec)).length > 1) {
+		throw invalid("multiple outputs configured to write to stdout");
 	}
 	const exporters: ExporterRequest[] = [];
 	const outputs: (SessionOutput | undefined)[] = [];
@@ -44,10 +49,64 @@ export function planOutputs(request: OutputRequest): OutputPlan {
 		if (spec.type === "cacheonly") {
 			continue;
 		}
-		exporters.push({ type: spec.type, attrs: attrsOf(spec, request.tags) });
-		outputs.push(outputOf(spec, request));
+		const attrs = attrsOf(spec, request);
+		if (isLoaded(spec)) {
+			const { loadOutput } = await import("./load-output.ts");
+			const { type, output } = await loadOutput({
+				env: request.terminal.env,
+				context: spec.attrs["context"],
+				signal: request.terminal.interrupted,
+			});
+			const { context: _, ...others } = attrs;
+			exporters.push({ type, attrs: others });
+			outputs.push(output);
+		} else {
+			exporters.push({ type: spec.type, attrs });
+			outputs.push(outputOf(spec, request));
+		}
 	}
 	return { exporters, outputs };
+}
+
+/** `--push` and `--load` add an output, or say something about those that are there. */
+function withShorthands(
+	given: readonly OutputSpec[],
+	{ push, load, tags }: OutputRequest,
+): readonly OutputSpec[] {
+	let specs = given.map(asImage);
+	if (push) {
+		specs = specs.some(({ type }) => type === "image")
+			? specs.map((spec) => (spec.type === "image" ? pushed(spec) : spec))
+			: [...specs, pushed({ type: "image", dest: undefined, attrs: {} })];
+	}
+	if (load && !specs.some(isLoaded)) {
+		specs = [...specs, { type: "docker", dest: undefined, attrs: {} }];
+	}
+	return specs.length === 0 && tags.length > 0 ? [{ type: "image", dest: undefined, attrs: {} }] : specs;
+}
+
+/** `registry` is an image that is pushed. */
+function asImage(spec: OutputSpec): OutputSpec {
+	return spec.type === "registry" ? pushed({ ...spec, type: "image" }) : spec;
+}
+
+function pushed(spec: OutputSpec): OutputSpec {
+	return { ...spec, attrs: { unpack: "false", ...spec.attrs, push: "true" } };
+}
+
+/** The docker output without a file goes into a running engine. */
+function isLoaded({ type, dest, attrs }: OutputSpec): boolean {
+	return type === "docker" && (dest === undefined || dest === "") && isTar(attrs);
+}
+
+function writesToStdout({ type, dest, attrs }: OutputSpec): boolean {
+	const isStream = type === "tar" || ((type === "oci" || type === "docker") && isTar(attrs));
+	return isStream && (dest === "-" || (dest ?? "") === "") && type !== "docker";
+}
+
+/** What cannot be read counts as true, as in buildx. */
+function isTar(attrs: Readonly<Record<string, string>>): boolean {
+	return !["0", "f", "F", "false", "FALSE", "False"].includes(attrs["tar"] ?? "");
 }
 
 function parseOutput(text: string): OutputSpec {
@@ -61,8 +120,7 @@ function parseOutput(text: string): OutputSpec {
 	const attrs: Record<string, string> = {};
 	for (const [key, value] of pairs) {
 		if (value === undefined) {
-			throw new SlipwayError(
-				"invalid-argument",
+			throw invalid(
 				`invalid value ${JSON.stringify(key)} in --output ${JSON.stringify(text)}: use key=value`,
 			);
 		}
@@ -70,31 +128,29 @@ function parseOutput(text: string): OutputSpec {
 	}
 	const { type, dest, ...rest } = attrs;
 	if (type === undefined) {
-		throw new SlipwayError(
-			"invalid-argument",
-			`type is required for output: --output ${JSON.stringify(text)}`,
-		);
+		throw invalid(`type is required for output: --output ${JSON.stringify(text)}`);
 	}
 	if (!types.includes(type)) {
-		throw new SlipwayError(
-			"invalid-argument",
-			`unknown output type ${JSON.stringify(type)}: use one of ${types.join(", ")}`,
-		);
-	}
-	if (type === "registry") {
-		throw new SlipwayError(
-			"unimplemented",
-			"output type registry is not supported yet: write a layout with type=oci,dest=FILE and push that with skopeo",
-		);
+		throw invalid(`unknown output type ${JSON.stringify(type)}: use one of ${types.join(", ")}`);
 	}
 	return { type, dest, attrs: rest };
 }
 
-function attrsOf(spec: OutputSpec, tags: readonly string[]): Readonly<Record<string, string>> {
+function attrsOf(spec: OutputSpec, { tags, annotations }: OutputRequest): Readonly<Record<string, string>> {
 	const isImage = spec.type === "image" || spec.type === "oci" || spec.type === "docker";
-	return isImage && spec.attrs["name"] === undefined && tags.length > 0
-		? { ...spec.attrs, name: tags.join(",") }
-		: spec.attrs;
+	if (!isImage) {
+		return spec.attrs;
+	}
+	const attrs: Readonly<Record<string, string>> = {
+		...spec.attrs,
+		...annotations,
+		...(tags.length === 0 ? {} : { name: tags.join(",") }),
+	};
+	const isPushed = spec.type === "image" && parseBool("output", attrs["push"] || "false") === "true";
+	if (isPushed && (attrs["name"] ?? "") === "") {
+		throw invalid("tag is needed when pushing to registry");
+	}
+	return attrs;
 }
 
 function outputOf(spec: OutputSpec, request: OutputRequest): SessionOutput | undefined {
@@ -102,41 +158,59 @@ function outputOf(spec: OutputSpec, request: OutputRequest): SessionOutput | und
 	switch (type) {
 		case "image":
 			if (dest !== undefined) {
-				throw new SlipwayError(
-					"invalid-argument",
-					"dest is not used by the image output: it goes to the image store",
-				);
+				throw invalid("dest is not used by the image output: it goes to the image store");
 			}
 			return undefined;
 		case "local":
 			if (dest === undefined || dest === "") {
-				throw new SlipwayError("invalid-argument", "dest is required for local exporter");
+				throw invalid("dest is required for local exporter");
 			}
 			if (dest === "-") {
-				throw new SlipwayError("invalid-argument", "dest cannot be stdout for local exporter");
+				throw invalid("dest cannot be stdout for local exporter");
 			}
-			return directoryOutput(
-				resolve(request.terminal.cwd, dest),
-				spec.attrs["mode"] === "delete" ? "delete" : "copy",
-			);
+			return localOutput(dest, spec, request);
 		default:
 			return streamOrStore(spec, request);
 	}
 }
 
+function localOutput(dest: string, { attrs }: OutputSpec, request: OutputRequest): SessionOutput {
+	const path = resolve(request.terminal.cwd, dest);
+	if (attrs["mode"]?.trim().toLowerCase() !== "delete") {
+		return directoryOutput(path, "copy");
+	}
+	// A mirror deletes what the result does not have: a wrong path must not cost a home directory.
+	const inside = relative(existingPath(request.terminal.cwd), existingPath(path));
+	const isInside = inside !== "" && inside !== ".." && !inside.startsWith(`..${sep}`) && !isAbsolute(inside);
+	if (!isInside && !request.allowDelete) {
+		throw invalid(
+			`local output mode=delete for destination ${JSON.stringify(dest)} requires --allow=buildx.local.delete`,
+		);
+	}
+	return directoryOutput(path, "delete");
+}
+
+/** The path with all links in its existing part resolved. */
+function existingPath(path: string): string {
+	const parent = dirname(path);
+	return existsSync(path) || parent === path
+		? realpathSync(path)
+		: join(existingPath(parent), basename(path));
+}
+
 function streamOrStore({ type, dest, attrs }: OutputSpec, request: OutputRequest): SessionOutput {
-	if (type !== "tar" && attrs["tar"] === "false") {
-		if (dest === undefined || dest === "" || dest === "-") {
-			throw new SlipwayError("invalid-argument", `dest is required for ${type} exporter with tar=false`);
+	if (type !== "tar" && !isTar(attrs)) {
+		if (dest === undefined || dest === "") {
+			throw invalid(`dest is required for ${type} exporter`);
+		}
+		if (dest === "-") {
+			throw invalid(`dest cannot be stdout for ${type} exporter`);
 		}
 		return layoutOutput(resolve(request.terminal.cwd, dest));
 	}
 	if (dest === undefined || dest === "" || dest === "-") {
 		if (request.terminal.stdout.isTTY === true) {
-			throw new SlipwayError(
-				"invalid-argument",
-				`dest file is required for ${type} exporter. refusing to write to console`,
-			);
+			throw invalid(`dest file is required for ${type} exporter. refusing to write to console`);
 		}
 		return stdoutOutput(request.terminal.stdout);
 	}
@@ -159,4 +233,8 @@ function stdoutOutput(stdout: Output): SessionOutput {
 			};
 		},
 	};
+}
+
+function invalid(message: string): SlipwayError {
+	return new SlipwayError("invalid-argument", message);
 }

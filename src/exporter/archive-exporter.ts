@@ -2,8 +2,8 @@ import { verifyBlob } from "../content/bytes.ts";
 import { SlipwayError, toError } from "../errors/errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { formatGoTime } from "../oci/go-time.ts";
-import type { OutputStore } from "../session/session.ts";
-import { archiveParts } from "./archive-parts.ts";
+import type { ImageOffer, OutputStore } from "../session/session.ts";
+import { type ArchivePart, archiveParts } from "./archive-parts.ts";
 import { writeDescriptor } from "./documents.ts";
 import { resolveSource } from "./export-source.ts";
 import type { ExportContext, Exporter, ExporterFactory, ExporterServices } from "./exporter.ts";
@@ -11,7 +11,7 @@ import { parseFlag, parseImageOptions } from "./image-options.ts";
 import { type WrittenImage, writeImage } from "./image-writer.ts";
 import { discardDamaged, fetchLayers } from "./layer-files.ts";
 import { checkNames, namesOf, normalizeNames } from "./names.ts";
-import { outputOf, withStream, writeArchive } from "./output.ts";
+import { archiveChunks, outputOf, withStream, writeArchive } from "./output.ts";
 import { imageResponse } from "./response.ts";
 import { withStatus } from "./status.ts";
 
@@ -41,22 +41,51 @@ export function createArchiveExporter(
 				const root = withCreation(image, services.now?.() ?? Date.now());
 				const names = normalizeNames(namesOf(options.name, source.metadata));
 				const response = imageResponse(image, root, names.length === 0 ? undefined : names.join(","));
-				await fetchLayers(image.layers, services.content, context);
+				const fetch = (leftOut: ReadonlySet<string> = new Set()): Promise<void> =>
+					fetchLayers(image.layers, services.content, { ...context, leftOut });
 				if (asTar) {
 					const output = outputOf(context, "stream", variant);
-					await withStream(output, response, (stream) =>
-						withStatus(context, "sending tarball", () =>
-							writeArchive(stream, archiveParts(image, root, { variant, names }), services, context.signal),
-						),
-					);
+					const partsWithout = (leftOut: ReadonlySet<string>): readonly ArchivePart[] =>
+						archiveParts(image, root, { variant, names, leftOut });
+					const { takeImage } = output;
+					if (takeImage === undefined) {
+						await fetch();
+						await withStream(output, response, (stream) =>
+							withStatus(context, "sending tarball", () =>
+								writeArchive(stream, partsWithout(new Set()), services, context.signal),
+							),
+						);
+					} else {
+						const offer = offerOf(image, names, async function* (leftOut) {
+							await fetch(leftOut);
+							yield* archiveChunks(partsWithout(leftOut), services.content, context.signal);
+						});
+						await withStatus(context, "sending tarball", () => takeImage(offer, context));
+					}
 				} else {
 					const { store } = outputOf(context, "store", variant);
+					await fetch();
 					await writeToStore(store, image, services, context);
 					await store.setRoot(writeDescriptor(root), names);
 				}
 				return response;
 			},
 		};
+	};
+}
+
+function offerOf(
+	{ manifests, layers }: WrittenImage,
+	names: readonly string[],
+	archive: ImageOffer["archive"],
+): ImageOffer {
+	return {
+		names,
+		archive,
+		images: manifests.map((manifest) => ({
+			configDigest: manifest.config.digest,
+			layers: manifest.layers.map(({ digest }) => ({ digest, diffId: layers.get(digest)?.diffId ?? "" })),
+		})),
 	};
 }
 

@@ -19,6 +19,8 @@ export interface ArchiveOptions {
 	readonly variant: "oci" | "docker";
 	/** Full references. */
 	readonly names: readonly string[];
+	/** Layers whose blobs are not written, as whoever reads the archive has them. */
+	readonly leftOut?: ReadonlySet<string>;
 }
 
 interface Entry {
@@ -34,7 +36,7 @@ interface Entry {
 export function archiveParts(
 	image: WrittenImage,
 	root: Descriptor,
-	{ variant, names }: ArchiveOptions,
+	{ variant, names, leftOut }: ArchiveOptions,
 ): readonly ArchivePart[] {
 	const entries = new Map<string, Entry>();
 	const add = (name: string, mode: number, content: Entry["content"]): void => {
@@ -44,7 +46,9 @@ export function archiveParts(
 		add(blobPath(digest), 0o444, document);
 	}
 	for (const { digest, size } of image.manifests.flatMap(({ layers }) => layers)) {
-		add(blobPath(digest), 0o444, { digest, size });
+		if (leftOut?.has(digest) !== true) {
+			add(blobPath(digest), 0o444, { digest, size });
+		}
 	}
 	add("blobs/", 0o755, undefined);
 	for (const digest of [...image.documents.keys(), ...image.layers.keys()]) {

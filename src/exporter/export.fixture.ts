@@ -5,13 +5,17 @@ import { createArchiver } from "../archive/archiver.ts";
 import { encodeHeader, endOfArchive, tarHeader } from "../archive/tar-writer.ts";
 import { createThreadPool } from "../async/pool.ts";
 import type { BlobOptions, ImmutableRef, LayerBlob, RefId } from "../cache/cache.ts";
+import { createBlobSources } from "../content/blob-sources.ts";
 import { chunksOf } from "../content/bytes.ts";
 import type { ImageStore, StoredImage } from "../content/image-store.ts";
 import { openLocalContentStore } from "../content/local.ts";
+import { openDatabase } from "../database/database.ts";
 import { type Digest, sha256 } from "../oci/digest.ts";
 import { layerMediaType } from "../oci/media-types.ts";
 import { parsePlatform } from "../oci/platform.ts";
 import type { ProgressEvent } from "../progress/progress.ts";
+import { createRegistryAuth, noCredentials } from "../registry/auth.ts";
+import { createRegistryClient } from "../registry/client.ts";
 import type { OutputStore, OutputStream, Session, SessionOutput } from "../session/session.ts";
 import type { BuildResult, ExportContext, ExporterServices, PlatformResult } from "./exporter.ts";
 
@@ -29,6 +33,9 @@ export async function createTestServices(): Promise<TestServices> {
 	const directory = mkdtempSync(join(tmpdir(), "slipway-exporter-"));
 	const pool = createThreadPool({ size: 2 });
 	const stored = new Map<string, StoredImage>();
+	const registry = createRegistryClient({ retry: { attempts: 1 } });
+	// Beside the directory, whose entries tests look at.
+	const database = openDatabase(`${directory}.db`);
 	const mounted: string[] = [];
 	const images: ImageStore = {
 		get: (name) => stored.get(name),
@@ -44,6 +51,9 @@ export async function createTestServices(): Promise<TestServices> {
 		directory,
 		content: await openLocalContentStore({ root: join(directory, "content"), signal: never }),
 		images,
+		sources: createBlobSources(database),
+		openRepository: (name, { insecure }) =>
+			registry.repository(name, { auth: createRegistryAuth(noCredentials), insecure }),
 		archiver: createArchiver(pool),
 		pool,
 		mountTree: ([mount]) => {
@@ -56,6 +66,11 @@ export async function createTestServices(): Promise<TestServices> {
 		mounted,
 		async [Symbol.asyncDispose]() {
 			await pool[Symbol.asyncDispose]();
+			await registry[Symbol.asyncDispose]();
+			database[Symbol.dispose]();
+			for (const suffix of ["", "-shm", "-wal"]) {
+				rmSync(`${directory}.db${suffix}`, { force: true });
+			}
 			rmSync(directory, { recursive: true });
 		},
 	};

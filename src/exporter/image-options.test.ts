@@ -170,7 +170,7 @@ for (const [title, attrs, result, message] of [
 	[
 		"an epoch of the frontend that is none",
 		{},
-		buildResult(single.refs, { metadata: { "source.date.epoch": "x" } }),
+		{ ...single, metadata: { ...single.metadata, "source.date.epoch": Buffer.from("x") } },
 		'invalid SOURCE_DATE_EPOCH from frontend: "x": invalid : strconv.ParseInt: parsing "x": invalid syntax: strconv.ParseInt: parsing "x": invalid syntax',
 	],
 ] as const) {

@@ -14,12 +14,13 @@ const parallelFetches = 4;
 export async function fetchLayers(
 	layers: ReadonlyMap<Digest, LayerBlob>,
 	content: ContentStore,
-	{ signal }: { readonly signal: AbortSignal },
+	{ signal, leftOut }: { readonly signal: AbortSignal; readonly leftOut?: ReadonlySet<string> },
 ): Promise<void> {
 	const limit = createLimit(parallelFetches);
 	const others = new AbortController();
 	const any = AbortSignal.any([signal, others.signal]);
-	const fetches = [...layers.values()].map(async ({ descriptor, provider }) => {
+	const wanted = [...layers.values()].filter(({ descriptor }) => leftOut?.has(descriptor.digest) !== true);
+	const fetches = wanted.map(async ({ descriptor, provider }) => {
 		const { digest, size } = descriptor;
 		const info = await content.info(digest);
 		if (info === undefined) {

@@ -129,6 +129,33 @@ async function streamParts(
 	return undefined;
 }
 
+/** The same as chunks, for whoever asks for them. A damaged blob is an error there too, and is removed. */
+export async function* archiveChunks(
+	parts: readonly ArchivePart[],
+	content: ContentStore & LocalContent,
+	signal: AbortSignal,
+): AsyncGenerator<Uint8Array, void> {
+	for (const part of parts) {
+		if (part.kind === "bytes") {
+			yield part.bytes;
+			continue;
+		}
+		const { digest, size } = part;
+		const confirm = content.confirmation(digest);
+		try {
+			const chunks = content.read(digest, { signal });
+			yield* content.isConfirmed(digest) ? chunks : verified(chunks, { digest, size });
+		} catch (thrown) {
+			const { code, message } = toError(thrown);
+			if (code === "data-loss" || code === "not-found") {
+				throw await discardDamaged(content, { digest, found: message });
+			}
+			throw thrown;
+		}
+		confirm();
+	}
+}
+
 async function writeChunks(stream: OutputStream, chunks: AsyncIterable<Uint8Array>): Promise<void> {
 	for await (const chunk of chunks) {
 		await stream.write(chunk);

@@ -15,6 +15,8 @@ export interface Session {
 	readonly ssh: SessionSsh;
 	/** A content store of the client by its id, for `oci-layout://`. */
 	contentStore(id: string): ContentReader | undefined;
+	/** A content store of the client by its id, to put blobs into: the directory of a local cache (`local:<directory>`). */
+	readonly contentWriter?: (id: string) => BlobWriter | undefined;
 	/** Where the result of the exporter with this index goes. */
 	output(index: number): SessionOutput | undefined;
 	/** Aborted when the client is gone. */
@@ -103,11 +105,26 @@ export type SessionOutput =
 	| {
 			readonly kind: "stream";
 			readonly open: (metadata: Readonly<Record<string, string>>) => Promise<OutputStream>;
+			/** The ability of a container engine, which may have some of the layers: it is offered the image in place of `open`. */
+			readonly takeImage?: (offer: ImageOffer, options: { readonly signal: AbortSignal }) => Promise<void>;
 	  }
 	/** A directory of this host that the builder's own threads write to. */
 	| { readonly kind: "directory"; readonly path: string; readonly mode: "copy" | "delete" }
 	/** A content store that takes blobs (OCI layout directory); `setRoot` names the result in its index. */
 	| { readonly kind: "store"; readonly store: OutputStore };
+
+export interface ImageOffer {
+	/** Full references. */
+	readonly names: readonly string[];
+	/** One for each platform. */
+	readonly images: readonly {
+		readonly configDigest: string;
+		/** Base first. */
+		readonly layers: readonly { readonly digest: string; readonly diffId: string }[];
+	}[];
+	/** The image's archive, without the blobs of the layers that are left out. May be called again. */
+	archive(leftOut: ReadonlySet<string>): AsyncIterable<Uint8Array>;
+}
 
 export interface OutputStream {
 	/** A file descriptor that worker threads may write to directly (sequentially, until `close`), where there is one. */
@@ -119,13 +136,16 @@ export interface OutputStream {
 	abort(): Promise<void>;
 }
 
-export interface OutputStore {
+export interface BlobWriter {
 	has(digest: string): Promise<boolean>;
 	write(
 		descriptor: { readonly digest: string; readonly size: number },
 		chunks: AsyncIterable<Uint8Array>,
 		options: { readonly signal: AbortSignal },
 	): Promise<void>;
+}
+
+export interface OutputStore extends BlobWriter {
 	/** Adds the descriptor (JSON of an OCI descriptor) to the layout's index under the names. */
 	setRoot(descriptor: string, names: readonly string[]): Promise<void>;
 }
