@@ -7,10 +7,21 @@ import type { SlipwayError } from "../errors/errors.ts";
  * Why not a library: see ARCHITECTURE.md, "Dependencies".
  */
 
-/** The shape of ts-proto's message objects. */
+/** The shape of ts-proto's message objects, and what a codec by hand may add. */
 export interface Codec<T> {
 	encode(message: T): { finish(): Uint8Array };
+	/** What the message refers to may be a view into `bytes`. */
 	decode(bytes: Uint8Array): T;
+	/**
+	 * In place of `encode`, for messages that carry much: what is sent is `head`, of which the first `reserved` bytes are left for
+	 * the caller, and then `body`, without a copy. The body may be empty.
+	 */
+	readonly parts?: (message: T, reserved: number) => MessageParts;
+}
+
+export interface MessageParts {
+	readonly head: Uint8Array;
+	readonly body: Uint8Array;
 }
 
 export type MethodKind = "unary" | "client-stream" | "server-stream" | "bidi";
@@ -41,12 +52,14 @@ export interface ServerCall {
 
 /**
  * Messages in and out of one call. Reading ends when the other side has closed its direction; it throws the error of a call
- * that failed. Not reading holds the other side back.
+ * that failed. Not reading holds the other side back. There is one reader at a time; leaving a loop does not end the call, a later
+ * loop goes on with the next message.
  */
 export interface MessageStream<In, Out> extends AsyncIterable<In> {
 	/**
 	 * Undefined while there is room; otherwise a promise that resolves when there is again (and rejects when the call has ended).
-	 * Awaiting what it gives is the whole of flow control.
+	 * Awaiting what it gives is the whole of flow control. Throws when the call has ended. The bytes of the message belong to the
+	 * call from then on: they must not change.
 	 */
 	send(message: Out): Promise<void> | undefined;
 }

@@ -51,7 +51,9 @@ export type ErrorDetail =
 	/** A process ended with this status; `signal` is set when it was killed. */
 	| { readonly kind: "exit"; readonly code: number; readonly signal?: string }
 	/** A system call's errno name, such as `ENOSPC`. */
-	| { readonly kind: "errno"; readonly errno: string };
+	| { readonly kind: "errno"; readonly errno: string }
+	/** A detail of an error of another program, as it came: a protobuf Any. */
+	| { readonly kind: "foreign"; readonly typeUrl: string; readonly value: Uint8Array };
 
 export interface ErrorOptions {
 	readonly cause?: unknown;

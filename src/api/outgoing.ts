@@ -1,0 +1,70 @@
+import type { Http2Stream } from "node:http2";
+import type { SlipwayError } from "../errors/errors.ts";
+import { encodeFrame, type Frame } from "./frames.ts";
+import type { Codec } from "./grpc.ts";
+
+/**
+ * What may be under way before the sender is held back. Node's own mark (16 KB) would stop it after every message; bytes count as
+ * under way until the connection has taken them.
+ */
+const limitBytes = 2 << 20;
+
+/** The messages that go out on a stream. */
+export class Outgoing<T> {
+	readonly #stream: Http2Stream;
+	readonly #codec: Codec<T>;
+	#room: PromiseWithResolvers<void> | undefined;
+	#end: SlipwayError | undefined;
+	readonly #onWritten = (): void => {
+		if (this.#room !== undefined && this.#stream.writableLength <= limitBytes / 2) {
+			this.#room.resolve();
+			this.#room = undefined;
+		}
+	};
+
+	constructor(stream: Http2Stream, codec: Codec<T>) {
+		this.#stream = stream;
+		this.#codec = codec;
+	}
+
+	send(message: T): Promise<void> | undefined {
+		if (this.#end !== undefined) {
+			throw this.#end;
+		}
+		this.#write(encodeFrame(this.#codec, message));
+		if (this.#room === undefined && this.#stream.writableLength <= limitBytes) {
+			return undefined;
+		}
+		this.#room ??= Promise.withResolvers();
+		return this.#room.promise;
+	}
+
+	/** The last message, with the end of the direction. */
+	sendLast(message: T): void {
+		this.#write(encodeFrame(this.#codec, message));
+		this.#stream.end();
+	}
+
+	/** From now on sending throws the error. */
+	fail(error: SlipwayError): void {
+		this.#end ??= error;
+		if (this.#room !== undefined) {
+			// Whoever did not wait for room must not be told of the end as an unhandled rejection.
+			this.#room.promise.catch(() => {});
+			this.#room.reject(error);
+			this.#room = undefined;
+		}
+	}
+
+	#write([head, body]: Frame): void {
+		const stream = this.#stream;
+		if (body === undefined) {
+			stream.write(head, this.#onWritten);
+			return;
+		}
+		stream.cork();
+		stream.write(head);
+		stream.write(body, this.#onWritten);
+		stream.uncork();
+	}
+}
