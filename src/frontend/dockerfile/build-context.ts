@@ -5,13 +5,14 @@ import { copy } from "../../llb/file-steps.ts";
 import { parseGitRef } from "../../llb/git-ref.ts";
 import { joinPath } from "../../llb/go-path.ts";
 import type { Constraints, Definition, LocatedFile } from "../../llb/llb.ts";
-import { git, http, type LocalOptions, local } from "../../llb/sources.ts";
+import { http, type LocalOptions, local } from "../../llb/sources.ts";
 import { type State, scratch, stateOf } from "../../llb/state.ts";
 import type { Digest } from "../../oci/digest.ts";
 import { parseIgnoreFile } from "../../patterns/ignore-file.ts";
 import type { FrontendBridge, FrontendRef, FrontendRequest } from "../frontend.ts";
 import { looksLikeArchive } from "./archive-header.ts";
 import { parseGoBool } from "./go-number.ts";
+import { type HostKeys, hostKeysOf } from "./host-keys.ts";
 
 /**
  * Where the Dockerfile, the ignore file and the build context come from: the client's directories, a git repository, a
@@ -128,7 +129,7 @@ export function createBuildContext(request: FrontendRequest, bridge: FrontendBri
 	async function findRemote(url: string): Promise<(RemoteContext & { readonly context: State }) | undefined> {
 		const keepGitDir = parseGoBool(options["build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR"] ?? "");
 		const commitTimes = (options["build-arg:SOURCE_DATE_EPOCH"] ?? "") !== "";
-		const repository = gitContext(url, {
+		const repository = await gitContext(url, hostKeysOf(bridge, signal), {
 			...(keepGitDir === undefined ? {} : { keepGitDir }),
 			...(commitTimes ? { mtime: "commit" } : {}),
 		});
@@ -293,15 +294,19 @@ export interface GitContextOptions {
 	readonly mtime?: "checkout" | "commit";
 }
 
-/** Undefined if the text names no repository; throws for one whose query can't be understood. */
-export function gitContext(text: string, options: GitContextOptions = {}): State | undefined {
+/** Undefined if the text names no repository; rejects for one whose query can't be understood. */
+export async function gitContext(
+	text: string,
+	hostKeys: HostKeys,
+	options: GitContextOptions = {},
+): Promise<State | undefined> {
 	const ref = parseGitRef(text);
 	if (ref === undefined) {
 		return undefined;
 	}
 	const mtime = ref.mtime ?? options.mtime;
 	const constraints: Constraints = { name: internalName(`load git source ${text}`) };
-	return git(ref.remote, {
+	const state = hostKeys.git(ref.remote, {
 		...constraints,
 		ref: ref.ref,
 		subdir: ref.subdir,
@@ -311,6 +316,8 @@ export function gitContext(text: string, options: GitContextOptions = {}): State
 		...(mtime === undefined ? {} : { mtime }),
 		fetchByCommit: ref.fetchByCommit,
 	});
+	await hostKeys.settled();
+	return state;
 }
 
 export function isHttpUrl(text: string): boolean {

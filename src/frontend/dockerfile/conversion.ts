@@ -5,6 +5,7 @@ import type { State } from "../../llb/state.ts";
 import type { Platform } from "../../oci/platform.ts";
 import type { PatternMatcher } from "../../patterns/patterns.ts";
 import { toUpper } from "./go-text.ts";
+import type { HostKeys } from "./host-keys.ts";
 import type { ArgDeclaration } from "./instructions.ts";
 import { undefinedVar } from "./lint-rules.ts";
 import type { Linter } from "./linter.ts";
@@ -30,6 +31,7 @@ export interface Conversion {
 	/** Known when all stages are converted. */
 	readonly buildContext: State;
 	readonly proxyEnv: ProxyEnv | undefined;
+	readonly hostKeys: HostKeys;
 	/** Of the build context; undefined if nothing is ignored. */
 	readonly ignored: PatternMatcher | undefined;
 }

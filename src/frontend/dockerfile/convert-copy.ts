@@ -6,7 +6,7 @@ import { type GitRef, parseGitRef } from "../../llb/git-ref.ts";
 import { joinPath } from "../../llb/go-path.ts";
 import type { Constraints } from "../../llb/llb.ts";
 import type { CopyOptions, CopyStep } from "../../llb/ops.ts";
-import { git, http } from "../../llb/sources.ts";
+import { http } from "../../llb/sources.ts";
 import { merge, type State, scratch } from "../../llb/state.ts";
 import { encodeText } from "../../oci/byte-text.ts";
 import { type Digest, parseDigest } from "../../oci/digest.ts";
@@ -171,7 +171,10 @@ function sourceStep(source: string, transfer: Transfer): CopyStep {
 	return isHttpSource(source) ? httpStep(source, transfer) : fileStep(source, transfer);
 }
 
-function gitStep(ref: GitRef, { instruction, name, destination, options, pinned }: Transfer): CopyStep {
+function gitStep(
+	ref: GitRef,
+	{ instruction, name, destination, options, pinned, context }: Transfer,
+): CopyStep {
 	if (instruction.kind === "copy") {
 		throw invalid("source can't be a git ref for COPY");
 	}
@@ -187,7 +190,7 @@ function gitStep(ref: GitRef, { instruction, name, destination, options, pinned 
 		throw invalid(`checksum mismatch ${goQuote(pinned.checksum)} != ${goQuote(ref.checksum)}`);
 	}
 	pinned.checksum = ref.checksum || pinned.checksum;
-	const repository = git(ref.remote, {
+	const repository = context.hostKeys.git(ref.remote, {
 		name,
 		ref: ref.ref,
 		keepGitDir: pinned.keepGitDir === true,

@@ -14,6 +14,7 @@ import { resolveEpoch } from "./epoch.ts";
 import { evaluateGlobalArgs, lintDefaultArgs } from "./global-args.ts";
 import { parseGoBool } from "./go-number.ts";
 import { compareText, equalFold } from "./go-text.ts";
+import { hostKeysOf } from "./host-keys.ts";
 import { applyPlatform, defaultPathOf, type ImageDraft } from "./image-draft.ts";
 import { lintStages } from "./lint-stages.ts";
 import { Linter, type LintWarning, parseLintConfig } from "./linter.ts";
@@ -116,6 +117,7 @@ export async function convertDockerfile(options: ConvertOptions): Promise<Conver
 		file,
 		buildContext: stateOf(buildContext),
 		proxyEnv: proxyOf(settings.buildArgs),
+		hostKeys: hostKeysOf(services.bridge, services.request.signal),
 		ignored: await ignoredPaths(services),
 	};
 	const contextPaths = new Set<string>();
@@ -138,6 +140,7 @@ export async function convertDockerfile(options: ConvertOptions): Promise<Conver
 	if (violation !== undefined) {
 		throw violation;
 	}
+	await conversion.hostKeys.settled();
 	context = (await services.context.mainContext(followedPaths(contextPaths))).output;
 	applyPlatform(target.image, platforms.implicit ? undefined : platforms.target);
 	const { image } = target;

@@ -2,13 +2,14 @@ import { SlipwayError, wrap } from "../../errors/errors.ts";
 import { parseGitRef } from "../../llb/git-ref.ts";
 import type { LocatedFile } from "../../llb/llb.ts";
 import { load } from "../../llb/load.ts";
-import { git, http } from "../../llb/sources.ts";
+import { http } from "../../llb/sources.ts";
 import type { State } from "../../llb/state.ts";
 import type { SourceIdentity } from "../frontend.ts";
 import { latestFileTime } from "./archive-time.ts";
 import { downloadName, isHttpSource, parseChecksum } from "./convert-copy.ts";
 import { goQuote } from "./go-quote.ts";
 import { equalFold } from "./go-text.ts";
+import { type HostKeys, hostKeysOf } from "./host-keys.ts";
 import type { AddInstruction, ArgInstruction, Stage } from "./instructions.ts";
 import { type ContextServices, findNamedContext } from "./named-context.ts";
 import { withSource } from "./parser.ts";
@@ -106,6 +107,7 @@ async function timeOf(
 	logName: string,
 	{ bridge, request }: ContextServices,
 ): Promise<number | undefined> {
+	await hostKeysOf(bridge, request.signal).settled();
 	const source = soleSource(state);
 	if (source === undefined || !/^(?:git|https?):\/\//.test(source.identifier)) {
 		return undefined;
@@ -140,7 +142,8 @@ function soleSource(state: State): SourceIdentity | undefined {
 }
 
 /** The one thing that the stage adds. Throws `invalid-argument` if the stage does anything else. */
-function stageSource(stage: Stage, { settings, globalArgs, lexer }: EpochOptions): State {
+function stageSource(stage: Stage, { settings, services, globalArgs, lexer }: EpochOptions): State {
+	const hostKeys = hostKeysOf(services.bridge, services.request.signal);
 	const env = new Map(globalArgs);
 	env.delete(key);
 	const base = processWord(lexer, stage.baseName, mapEnvironment(env));
@@ -160,7 +163,7 @@ function stageSource(stage: Stage, { settings, globalArgs, lexer }: EpochOptions
 			);
 		} else if (source === undefined) {
 			const expand = (word: string): string => expandWord(lexer, word, mapEnvironment(env));
-			source = addedSource(instruction, expand);
+			source = addedSource(instruction, expand, hostKeys);
 		} else {
 			throw invalid("SOURCE_DATE_EPOCH stage must contain exactly one remote ADD");
 		}
@@ -193,7 +196,11 @@ function applyArgs(
 	}
 }
 
-function addedSource(instruction: AddInstruction, expand: (word: string) => string): State {
+function addedSource(
+	instruction: AddInstruction,
+	expand: (word: string) => string,
+	hostKeys: HostKeys,
+): State {
 	const [word, ...more] = instruction.sources;
 	if (word === undefined || more.length > 0 || instruction.documents.length > 0) {
 		throw invalid("SOURCE_DATE_EPOCH stage must contain exactly one remote ADD source");
@@ -210,7 +217,7 @@ function addedSource(instruction: AddInstruction, expand: (word: string) => stri
 	if (ref === undefined || ref.looksLocal) {
 		throw invalid("SOURCE_DATE_EPOCH stage source must be a single HTTP(S) or Git ADD");
 	}
-	return git(ref.remote, {
+	return hostKeys.git(ref.remote, {
 		ref: ref.ref,
 		keepGitDir: instruction.keepGitDir === true || ref.keepGitDir === true,
 		checksum: checksum || ref.checksum,

@@ -16,6 +16,7 @@ import { parseIgnoreFile } from "../../patterns/ignore-file.ts";
 import type { FrontendBridge, FrontendRequest } from "../frontend.ts";
 import { type BuildContext, gitContext, readingDefinition } from "./build-context.ts";
 import { equalFold } from "./go-text.ts";
+import { hostKeysOf } from "./host-keys.ts";
 import { type ImageDraft, readImage } from "./image-draft.ts";
 
 /** A context that the client puts in place of a stage or an image: `context:<name>[::<platform>]`. */
@@ -83,6 +84,8 @@ async function loadContext(
 	options: NamedContextOptions,
 ): Promise<LoadedContext> {
 	const { value, key } = specifier;
+	const repository = (): Promise<State | undefined> =>
+		gitContext(value, hostKeysOf(services.bridge, services.request.signal));
 	const colon = value.indexOf(":");
 	if (colon < 0) {
 		throw invalid(`invalid context specifier ${value} for ${key}`);
@@ -95,7 +98,7 @@ async function loadContext(
 		case "oci-layout":
 			return loadOciLayout(specifier, rest.replace(/^\/\//, ""), services, options);
 		case "git": {
-			const state = gitContext(value);
+			const state = await repository();
 			if (state === undefined) {
 				throw invalid(`invalid git context ${value}`);
 			}
@@ -104,7 +107,7 @@ async function loadContext(
 		case "http":
 		case "https": {
 			const state =
-				gitContext(value) ?? http(value, { filename: "context", name: `[context ${key}] ${value}` });
+				(await repository()) ?? http(value, { filename: "context", name: `[context ${key}] ${value}` });
 			return { state, image: undefined };
 		}
 		case "local":
