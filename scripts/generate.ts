@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { deflateRawSync } from "node:zlib";
 
 /**
  * Writes src/api/generated from src/api/proto; with `--check` only compares, and ends with 1 if they differ.
@@ -13,6 +14,9 @@ import { dirname, join } from "node:path";
 const root = dirname(import.meta.dirname);
 const protoFolder = join(root, "src/api/proto");
 const generatedFolder = join(root, "src/api/generated");
+
+/** Read for the descriptors only: the messages are those of reflection.proto under another package. */
+const withoutCode: ReadonlySet<string> = new Set(["reflection-alpha.proto"]);
 
 const options = [
 	"outputServices=none",
@@ -73,10 +77,10 @@ function main(): void {
 
 /** Text by file name. */
 function generate(work: string): ReadonlyMap<string, string> {
-	const protos = readdirSync(protoFolder, { recursive: true, encoding: "utf8" }).filter((name) =>
-		name.endsWith(".proto"),
+	const protos = readdirSync(protoFolder, { recursive: true, encoding: "utf8" }).filter(
+		(name) => name.endsWith(".proto") && !withoutCode.has(name),
 	);
-	const files = new Map<string, string>();
+	const files = new Map([["descriptors.ts", descriptors(work)]]);
 	for (const [index, row] of rows.entries()) {
 		const wanted = protos.filter((name) => rows.find(({ files }) => files.test(name)) === row);
 		const out = join(work, String(index));
@@ -87,6 +91,19 @@ function generate(work: string): ReadonlyMap<string, string> {
 		}
 	}
 	return files;
+}
+
+/** What reflection tells: a google.protobuf.FileDescriptorSet. */
+function descriptors(work: string): string {
+	const out = join(work, "descriptors.binpb");
+	runBuf(["build", protoFolder, "--as-file-descriptor-set", "--exclude-source-info", "--output", out], work);
+	const packed = deflateRawSync(readFileSync(out), { level: 9 }).toString("base64");
+	return `// Written by scripts/generate.ts. DO NOT EDIT.
+
+/** The google.protobuf.FileDescriptorSet of all .proto files, deflated, in base64. */
+export const descriptors: string =
+  "${packed}";
+`;
 }
 
 function runTsProto(

@@ -1,35 +1,22 @@
-import * as reflectionMessages from "../generated/reflection.ts";
-import * as reflectionAlphaMessages from "../generated/reflection-alpha.ts";
+import * as messages from "../generated/reflection.ts";
 import type { Method } from "../grpc.ts";
 
+type Info = Method<"bidi", messages.ServerReflectionRequest, messages.ServerReflectionResponse>;
+
 /** `grpc.reflection.v1.ServerReflection` */
-export const reflection: {
-	readonly serverReflectionInfo: Method<
-		"bidi",
-		reflectionMessages.ServerReflectionRequest,
-		reflectionMessages.ServerReflectionResponse
-	>;
-} = {
+export const reflection: { readonly serverReflectionInfo: Info } = {
 	serverReflectionInfo: {
 		kind: "bidi",
 		path: "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-		request: reflectionMessages.ServerReflectionRequest,
-		response: reflectionMessages.ServerReflectionResponse,
+		request: messages.ServerReflectionRequest,
+		response: messages.ServerReflectionResponse,
 	},
 };
 
-/** `grpc.reflection.v1alpha.ServerReflection` */
-export const reflectionAlpha: {
-	readonly serverReflectionInfo: Method<
-		"bidi",
-		reflectionAlphaMessages.ServerReflectionRequest,
-		reflectionAlphaMessages.ServerReflectionResponse
-	>;
-} = {
+/** `grpc.reflection.v1alpha.ServerReflection`, the same under an older name. */
+export const reflectionAlpha: { readonly serverReflectionInfo: Info } = {
 	serverReflectionInfo: {
-		kind: "bidi",
+		...reflection.serverReflectionInfo,
 		path: "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-		request: reflectionAlphaMessages.ServerReflectionRequest,
-		response: reflectionAlphaMessages.ServerReflectionResponse,
 	},
 };
