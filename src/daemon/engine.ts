@@ -14,6 +14,9 @@ import { createController } from "../control/build.ts";
 import type { BuildOptions, BuildRequest, BuildResponse, Entitlement } from "../control/control.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { hideUnifiedHierarchy } from "../executor/cgroups.ts";
+import type { DnsOptions } from "../executor/etc-files.ts";
+import type { NetworkOptions } from "../executor/network.ts";
+import { createNetworks } from "../executor/networks.ts";
 import { createOciExecutor } from "../executor/oci-executor.ts";
 import { findRuntime } from "../executor/runtime.ts";
 import { exporterFactories } from "../exporter/exporter-factories.ts";
@@ -54,9 +57,16 @@ export interface EngineOptions {
 	readonly snapshotter: "auto" | "overlayfs" | "native";
 	/** OCI runtime; default crun, else runc, from `PATH` of `env`. */
 	readonly runtime?: string;
+	/** What steps' network is; default `auto`. */
+	readonly network?: NetworkOptions;
+	readonly dns?: DnsOptions;
+	/** Control group above those of steps that name no parent of their own. */
+	readonly cgroupParent?: string;
 	readonly env: Readonly<Record<string, string | undefined>>;
 	/** Told what was damaged and worked around. */
 	readonly warn: (message: string) => void;
+	/** Told which of several ways was chosen, and why. */
+	readonly debug?: (message: string) => void;
 }
 
 /** The one place where the rooms are put together. */
@@ -98,8 +108,18 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 	);
 	const registry = stack.use(createRegistryClient({ proxy: proxyOf(options.env) }));
 	const imageAccess = { registry, content, images, sources: createBlobSources(database) };
+	const networks = stack.use(
+		createNetworks(options.network ?? { mode: "auto" }, {
+			searchPath: options.env["PATH"] ?? "",
+			root: join(root, "executor"),
+			debug: options.debug ?? (() => {}),
+		}),
+	);
 	const executor = createOciExecutor({
 		root: join(root, "executor"),
+		networks,
+		...(options.dns === undefined ? {} : { dns: options.dns }),
+		...(options.cgroupParent === undefined ? {} : { cgroupParent: options.cgroupParent }),
 		findRuntime: () =>
 			findRuntime({
 				searchPath: options.env["PATH"] ?? "",

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { listMounts, unmount } from "../sys/mount.ts";
 
-const cgroupRoot = "/sys/fs/cgroup";
+export const cgroupRoot = "/sys/fs/cgroup";
 const unifiedMount = `${cgroupRoot}/unified`;
 
 /** How this machine groups processes: one tree (version 2), a tree per controller (version 1), or not at all. */
@@ -25,21 +25,19 @@ export function hideUnifiedHierarchy(): void {
 	}
 }
 
-/** True if the kernel ended a process of the group for want of memory. `path` is relative to each tree's root. */
-export function wasOutOfMemory(path: string): boolean {
-	return (
-		counter(`${cgroupRoot}${path}/memory.events`, "oom_kill") > 0 ||
-		counter(`${cgroupRoot}/memory${path}/memory.oom_control`, "oom_kill") > 0
-	);
-}
+const mostProcesses = 32_768;
 
-function counter(file: string, name: string): number {
-	try {
-		const line = readFileSync(file, "utf8")
-			.split("\n")
-			.find((text) => text.startsWith(`${name} `));
-		return Number(line?.slice(name.length + 1) ?? 0);
-	} catch {
-		return 0;
-	}
+/**
+ * How many processes and threads a step may have at once: a quarter of what the machine can have, so that one that forks without
+ * end leaves enough to everybody else.
+ */
+export function defaultPidsLimit(): number {
+	const limits = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"].map((file) => {
+		try {
+			return Number(readFileSync(file, "utf8"));
+		} catch {
+			return mostProcesses;
+		}
+	});
+	return Math.max(1024, Math.min(mostProcesses, Math.floor(Math.min(...limits) / 4)));
 }

@@ -1,5 +1,5 @@
 import type { RuntimeMount, RuntimeNamespace, RuntimeRlimit, RuntimeSpec } from "../oci/runtime-spec.ts";
-import type { NetworkMode, Resources, RunOptions } from "./executor.ts";
+import type { Resources, RunOptions } from "./executor.ts";
 import type { UserIds } from "./passwd.ts";
 import { seccompProfile } from "./seccomp.ts";
 
@@ -58,7 +58,10 @@ export interface SpecInput {
 	readonly resolvConf: string;
 	/** Absolute, below the cgroup mount; undefined leaves the process in our own cgroup. */
 	readonly cgroupsPath: string | undefined;
-	readonly network: Exclude<NetworkMode, "sandbox"> | { readonly namespacePath: string };
+	readonly resources: Resources | undefined;
+	readonly pidsLimit: number | undefined;
+	/** Undefined is the machine's. */
+	readonly networkNamespace: string | undefined;
 	readonly cgroupNamespace: boolean;
 	/** Of this process: what an insecure step gets (bit set as in /proc/self/status, `CapBnd`). */
 	readonly ownCapabilities: bigint;
@@ -126,7 +129,8 @@ export function containerSpec(input: SpecInput): RuntimeSpec {
 							{ allow: true, type: "b", access: "rwm" },
 						]
 					: [{ allow: false, access: "rwm" }],
-				...resources(run.resources),
+				...resources(input.resources),
+				...(input.pidsLimit === undefined ? {} : { pids: { limit: input.pidsLimit } }),
 			},
 			...(input.cgroupsPath === undefined ? {} : { cgroupsPath: input.cgroupsPath }),
 			...(seccomp === undefined ? {} : { seccomp }),
@@ -138,10 +142,8 @@ export function containerSpec(input: SpecInput): RuntimeSpec {
 
 function namespaces(input: SpecInput): readonly RuntimeNamespace[] {
 	const all: RuntimeNamespace[] = [{ type: "pid" }, { type: "ipc" }, { type: "uts" }, { type: "mount" }];
-	if (input.network === "none") {
-		all.push({ type: "network" });
-	} else if (input.network !== "host") {
-		all.push({ type: "network", path: input.network.namespacePath });
+	if (input.networkNamespace !== undefined) {
+		all.push({ type: "network", path: input.networkNamespace });
 	}
 	if (input.cgroupNamespace) {
 		all.push({ type: "cgroup" });
@@ -155,9 +157,9 @@ function namespaces(input: SpecInput): readonly RuntimeNamespace[] {
 /** What the namespace has already; runc wants to be told. */
 const allIds = [{ containerID: 0, hostID: 0, size: 4_294_967_295 }];
 
-/** A user namespace mounts sysfs only where the network is its own; elsewhere it is the machine's. */
-function sysMount({ run, network }: SpecInput): readonly RuntimeMount[] {
-	return run.userNamespace === undefined || network === "none"
+/** A user namespace mounts sysfs only where the network is one of its own; a step's never is, so the machine's is shown. */
+function sysMount({ run }: SpecInput): readonly RuntimeMount[] {
+	return run.userNamespace === undefined
 		? []
 		: [
 				{

@@ -18,6 +18,7 @@ import { listMounts, setPropagation } from "../sys/mount.ts";
 import { unshare } from "../sys/namespace.ts";
 import { hideUnifiedHierarchy } from "./cgroups.ts";
 import type { Executor, RunOptions } from "./executor.ts";
+import { createNetworks, type Networks } from "./networks.ts";
 import { createOciExecutor } from "./oci-executor.ts";
 import { findRuntime } from "./runtime.ts";
 
@@ -25,6 +26,7 @@ const busybox = "/bin/busybox";
 let dir = "";
 let rootfs = "";
 let executor: Executor;
+let networks: Networks;
 
 before(() => {
 	assert.ok(existsSync(busybox), "needs busybox-static");
@@ -52,7 +54,12 @@ before(() => {
 	}
 	writeFileSync(join(rootfs, "etc/passwd"), "root:x:0:0::/:/bin/sh\napp:x:1000:1001::/:/bin/sh\n");
 	writeFileSync(join(rootfs, "etc/group"), "root:x:0:\napp:x:1001:\nextra:x:1002:app\n");
+	networks = createNetworks(
+		{ mode: "bridge" },
+		{ root: join(dir, "network"), searchPath: process.env["PATH"] ?? "", debug: () => {} },
+	);
 	executor = createOciExecutor({
+		networks,
 		root: join(dir, "executor"),
 		findRuntime: () => findRuntime({ searchPath: process.env["PATH"] ?? "", stateDir: join(dir, "runtime") }),
 		beforeMounts: once(() => {
@@ -63,7 +70,8 @@ before(() => {
 	});
 });
 
-after(() => {
+after(async () => {
+	await networks[Symbol.asyncDispose]();
 	rmSync(dir, { recursive: true, force: true });
 });
 

@@ -6,13 +6,16 @@ import { listMounts, mount, unmount } from "../sys/mount.ts";
 import { resolveInRoot } from "../sys/root-path.ts";
 import { killProcess } from "../sys/spawn.ts";
 import type { ChildProcess, MountSpec } from "../sys/sys.ts";
-import { type CgroupVersion, cgroupVersion, wasOutOfMemory } from "./cgroups.ts";
+import { type CgroupVersion, cgroupVersion, defaultPidsLimit } from "./cgroups.ts";
 import { containerSpec, runtimeSpecJson } from "./container-spec.ts";
-import { hostsFile, resolvConf } from "./etc-files.ts";
+import { type DnsOptions, hostsFile, resolvConf } from "./etc-files.ts";
 import type { ContainerMount, Executor, ExitStatus, RunOptions } from "./executor.ts";
 import { watchMountStubs } from "./mount-stubs.ts";
+import type { StepNetwork } from "./network.ts";
+import type { Networks } from "./networks.ts";
 import { lookupUser } from "./passwd.ts";
 import { deleteContainer, type Runtime, readRuntimeLog, startContainer } from "./runtime.ts";
+import { createStepCgroup, removeStepCgroup, type StepCgroup } from "./step-cgroup.ts";
 import { makeDirectories } from "./working-directory.ts";
 
 export interface OciExecutorOptions {
@@ -22,6 +25,11 @@ export interface OciExecutorOptions {
 	readonly findRuntime: () => Runtime;
 	/** Called once before the first mount: puts the calling thread into a mount namespace of its own. */
 	readonly beforeMounts?: () => void;
+	readonly networks: Networks;
+	/** What steps' resolv.conf says in place of the machine's. */
+	readonly dns?: DnsOptions;
+	/** Where steps' control groups are that name no parent of their own. Default `/slipway`. */
+	readonly cgroupParent?: string;
 }
 
 /** An executor on an OCI runtime. Everything of a container is below `<root>/containers/<id>`. */
@@ -34,6 +42,7 @@ class OciExecutor implements Executor {
 	readonly #containers: string;
 	#runtime: Runtime | undefined;
 	#cgroups: CgroupVersion | undefined;
+	#pidsLimit: number | undefined;
 
 	constructor(options: OciExecutorOptions) {
 		this.#options = options;
@@ -48,24 +57,42 @@ class OciExecutor implements Executor {
 		this.#options.beforeMounts?.();
 		this.#runtime ??= this.#options.findRuntime();
 		this.#cgroups ??= cgroupVersion();
+		this.#pidsLimit ??= defaultPidsLimit();
 		const bundle = join(this.#containers, run.id);
 		mkdirSync(bundle, { recursive: true, mode: 0o711 });
 		try {
-			using mounted = new MountedTrees(bundle);
-			return await this.#runInBundle(run, {
-				runtime: this.#runtime,
-				cgroups: this.#cgroups,
-				bundle,
-				mounted,
-			});
+			const network = await this.#options.networks.acquire(run.network, { signal: run.signal });
+			try {
+				using mounted = new MountedTrees(bundle);
+				using cgroup = this.#stepCgroup(run, this.#cgroups, bundle);
+				return await this.#runInBundle(run, { runtime: this.#runtime, cgroup, network, bundle, mounted });
+			} finally {
+				// A privileged process may have changed the network that it was in.
+				await network.release({ reusable: run.security === "sandbox" });
+			}
 		} finally {
 			rmSync(bundle, { recursive: true, force: true });
 		}
 	}
 
+	#stepCgroup(run: RunOptions, version: CgroupVersion, bundle: string): StepCgroup {
+		const parent = run.cgroupParent === undefined || run.cgroupParent === "" ? undefined : run.cgroupParent;
+		const cgroup = createStepCgroup({
+			version,
+			parent: cgroupParent(parent ?? this.#options.cgroupParent),
+			id: run.id,
+			resources: run.resources,
+		});
+		if (cgroup.outerPath !== undefined) {
+			// For whoever sweeps after a kill.
+			writeInto(bundle, cgroupNote, cgroup.outerPath);
+		}
+		return cgroup;
+	}
+
 	async #runInBundle(
 		run: RunOptions,
-		{ runtime, cgroups, bundle, mounted }: BundleContext,
+		{ runtime, cgroup, network, bundle, mounted }: BundleContext,
 	): Promise<ExitStatus> {
 		const rootfs = mounted.mount("rootfs", run.root.mounts);
 		const removeStubs = watchMountStubs(
@@ -76,22 +103,27 @@ class OciExecutor implements Executor {
 		try {
 			const user = lookupUser(rootfs, run.process.user);
 			makeDirectories(rootfs, run.process.cwd, { mode: 0o755, uid: user.uid, gid: user.gid });
-			const network = run.network === "none" ? "none" : "host";
-			const cgroupsPath = cgroups === "none" ? undefined : `${cgroupParent(run)}/${run.id}`;
+			const nameservers = resolvConf({
+				sharesHostNetwork: network.namespacePath === undefined,
+				reachable: network.nameservers,
+				...(this.#options.dns === undefined ? {} : { dns: this.#options.dns }),
+			});
 			const spec = containerSpec({
 				run,
 				rootfs,
 				user,
 				mounts: run.mounts.map((each, index) => runtimeMount(each, `mount${index}`, mounted)),
 				hostsFile: writeInto(bundle, "hosts", hostsFile(run.hostname ?? "buildkitsandbox", run.extraHosts)),
-				resolvConf: writeInto(bundle, "resolv.conf", resolvConf(network === "host")),
-				cgroupsPath,
-				network,
-				cgroupNamespace: cgroups === "v2",
+				resolvConf: writeInto(bundle, "resolv.conf", nameservers),
+				cgroupsPath: cgroup.path,
+				resources: cgroup.resources,
+				pidsLimit: cgroup.path === undefined ? undefined : this.#pidsLimit,
+				networkNamespace: network.namespacePath,
+				cgroupNamespace: this.#cgroups === "v2",
 				ownCapabilities: boundingSet(),
 			});
 			writeInto(bundle, "config.json", runtimeSpecJson(spec));
-			return await this.#runContainer(run, runtime, bundle, cgroupsPath);
+			return await this.#runContainer(run, { runtime, cgroup, bundle });
 		} finally {
 			removeStubs();
 		}
@@ -99,9 +131,7 @@ class OciExecutor implements Executor {
 
 	async #runContainer(
 		run: RunOptions,
-		runtime: Runtime,
-		bundle: string,
-		cgroupsPath: string | undefined,
+		{ runtime, cgroup, bundle }: Pick<BundleContext, "runtime" | "cgroup" | "bundle">,
 	): Promise<ExitStatus> {
 		const container = {
 			id: run.id,
@@ -119,7 +149,7 @@ class OciExecutor implements Executor {
 				pipeOutput(child.stderr, (chunk) => run.onOutput(2, chunk)),
 			]);
 			const status = await child.exited;
-			const oomed = status.code !== 0 && cgroupsPath !== undefined && wasOutOfMemory(cgroupsPath);
+			const outOfMemory = status.code !== 0 && cgroup.wasOutOfMemory();
 			const log = status.code === 0 ? undefined : readRuntimeLog(container.logFile);
 			if (run.signal.aborted || status.signal !== undefined || log !== undefined) {
 				// The runtime did not come to its own clean-up.
@@ -132,7 +162,7 @@ class OciExecutor implements Executor {
 			if (log !== undefined) {
 				throw new SlipwayError("unknown", `${runtime.name} could not start the process: ${log}`);
 			}
-			return { code: status.code, outOfMemory: oomed };
+			return { code: status.code, outOfMemory };
 		} finally {
 			run.signal.removeEventListener("abort", kill);
 		}
@@ -155,6 +185,7 @@ class OciExecutor implements Executor {
 			for (const entry of listMounts(bundle).reverse()) {
 				unmount(entry.target, { detach: true });
 			}
+			removeNotedCgroup(bundle);
 			rmSync(bundle, { recursive: true, force: true });
 		}
 	}
@@ -162,7 +193,8 @@ class OciExecutor implements Executor {
 
 interface BundleContext {
 	readonly runtime: Runtime;
-	readonly cgroups: CgroupVersion;
+	readonly cgroup: StepCgroup;
+	readonly network: StepNetwork;
 	readonly bundle: string;
 	readonly mounted: MountedTrees;
 }
@@ -241,10 +273,21 @@ function selectPath(tree: string, selector: string, destination: string): string
 	return path;
 }
 
-function cgroupParent(run: RunOptions): string {
-	return run.cgroupParent === undefined || run.cgroupParent === ""
-		? "/slipway"
-		: `/${run.cgroupParent.replace(/^\/+|\/+$/g, "")}/slipway`;
+function cgroupParent(parent: string | undefined): string {
+	return parent === undefined || parent === "" ? "/slipway" : `/${parent.replace(/^\/+|\/+$/g, "")}/slipway`;
+}
+
+/** The file of a bundle that names the control group of its step. */
+const cgroupNote = "cgroup";
+
+function removeNotedCgroup(bundle: string): void {
+	let path: string;
+	try {
+		path = readFileSync(join(bundle, cgroupNote), "utf8");
+	} catch {
+		return;
+	}
+	removeStepCgroup(path);
 }
 
 /** All of a container's processes live in one pid namespace: the end of its first process is the end of all. */

@@ -1,8 +1,8 @@
-import { accessSync, constants, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { readFileSync } from "node:fs";
 import { SlipwayError } from "../errors/errors.ts";
 import { spawn } from "../sys/spawn.ts";
 import type { ChildProcess } from "../sys/sys.ts";
+import { findProgram } from "./find-program.ts";
 
 /** An OCI runtime's program: crun, or runc, which takes the same arguments and three times as long. */
 export interface Runtime {
@@ -31,18 +31,6 @@ export function findRuntime(options: {
 			? "no OCI runtime found on PATH: RUN needs crun (preferred) or runc; on Debian: apt-get install crun"
 			: `OCI runtime ${options.program} not found`,
 	);
-}
-
-function findProgram(name: string, searchPath: string): string | undefined {
-	const paths = name.includes("/") ? [name] : searchPath.split(":").map((dir) => join(dir, name));
-	return paths.find((path) => {
-		try {
-			accessSync(path, constants.X_OK);
-			return true;
-		} catch {
-			return false;
-		}
-	});
 }
 
 /** Starts `run` for a bundle; errors of the runtime itself go to `logFile`, the process's output to the pipes. */
