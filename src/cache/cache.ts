@@ -146,6 +146,8 @@ export interface ImmutableRef extends RefBase {
 	 * are made from the snapshots in worker threads and kept. Lazy blobs are not fetched; `provider` of the answer reads them.
 	 */
 	blobs(options: BlobOptions): Promise<readonly LayerBlob[]>;
+	/** The same without making any; undefined if one is missing. */
+	knownBlobs(options: BlobOptions): Promise<readonly LayerBlob[] | undefined>;
 	readonly digests: ContentDigests;
 	readonly createdAt: number;
 	readonly description: string;

@@ -105,6 +105,12 @@ export class LayerFiles {
 		return Promise.all(layersOf(record).map((layer) => this.#blob(layer, options)));
 	}
 
+	/** The same blobs if all of them are there. */
+	async knownBlobs(record: CacheRecord, options: BlobOptions): Promise<readonly LayerBlob[] | undefined> {
+		const found = await Promise.all(layersOf(record).map((layer) => this.#knownBlob(layer, options)));
+		return found.every((blob) => blob !== undefined) ? found : undefined;
+	}
+
 	/** True if the bytes of a layer can be had in some way: as files, or as a blob here or elsewhere. */
 	async isAvailable(layer: CacheRecord): Promise<boolean> {
 		if (layer.snapshot !== undefined || layer.origins.length > 0) {
@@ -390,16 +396,28 @@ export class LayerFiles {
 	}
 
 	async #blob(layer: CacheRecord, options: BlobOptions): Promise<LayerBlob> {
-		const wanted = (descriptor: Descriptor): boolean =>
-			compressionOf(descriptor.mediaType) === options.compression;
-		const known = await this.#reachableBlobs(layer);
-		// Unforced it is the layer's first blob, whatever was made of it since.
-		let descriptor = options.force ? known.find(wanted) : known[0];
-		descriptor ??= (await this.#flights.run(
+		const known = await this.#knownBlob(layer, options);
+		if (known !== undefined) {
+			return known;
+		}
+		const descriptor = (await this.#flights.run(
 			`blob ${layer.id} ${options.compression} ${options.level ?? ""}`,
 			(signal) => this.#writeBlob(layer, { ...options, signal }),
 			options,
 		)) as Descriptor;
+		return this.#describeBlob(layer, descriptor);
+	}
+
+	async #knownBlob(layer: CacheRecord, options: BlobOptions): Promise<LayerBlob | undefined> {
+		const wanted = (descriptor: Descriptor): boolean =>
+			compressionOf(descriptor.mediaType) === options.compression;
+		const known = await this.#reachableBlobs(layer);
+		// Unforced it is the layer's first blob, whatever was made of it since.
+		const descriptor = options.force ? known.find(wanted) : known[0];
+		return descriptor === undefined ? undefined : this.#describeBlob(layer, descriptor);
+	}
+
+	#describeBlob(layer: CacheRecord, descriptor: Descriptor): LayerBlob {
 		if (layer.diffId === undefined) {
 			throw new SlipwayError("internal", `layer ${layer.id} has a blob without a diff id`);
 		}

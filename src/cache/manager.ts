@@ -414,6 +414,10 @@ class Manager implements CacheManager, RefOwner {
 		return this.#files.blobs(record, options);
 	}
 
+	knownBlobs(record: CacheRecord, options: BlobOptions): Promise<readonly LayerBlob[] | undefined> {
+		return this.#files.knownBlobs(record, options);
+	}
+
 	digests(record: CacheRecord): MutableDigests {
 		return this.#digests.of(digestKey(record), (options) => this.mounts(record, options));
 	}

@@ -26,6 +26,7 @@ export interface RefOwner {
 	mutableMounts(record: CacheRecord): readonly MountSpec[];
 	directory(record: CacheRecord): string;
 	blobs(record: CacheRecord, options: BlobOptions): Promise<readonly LayerBlob[]>;
+	knownBlobs(record: CacheRecord, options: BlobOptions): Promise<readonly LayerBlob[] | undefined>;
 	digests(record: CacheRecord): MutableDigests;
 	getMetadata(record: CacheRecord, key: string): string | undefined;
 	setMetadata(record: CacheRecord, key: string, value: string | undefined): void;
@@ -92,6 +93,7 @@ export function createImmutableRef(owner: RefOwner, record: CacheRecord): Immuta
 		mounts: async (options) => owner.mounts(handle.record, options),
 		isReal: () => owner.isReal(handle.record),
 		blobs: async (options) => owner.blobs(handle.record, options),
+		knownBlobs: async (options) => owner.knownBlobs(handle.record, options),
 		get digests(): ContentDigests {
 			return owner.digests(handle.record);
 		},

@@ -133,6 +133,7 @@ export function fakeRef(layers: readonly TestLayer[], directory?: string): Immut
 		isReal: () => true,
 		mounts: async () => [{ type: "bind", source: directory ?? "", options: ["rbind", "ro"] }],
 		blobs,
+		knownBlobs: blobs,
 		digests: { digest: unused },
 		createdAt: 0,
 		description: "",

@@ -84,16 +84,18 @@ class LayoutStore implements OutputStore {
 		}
 	}
 
-	async setRoot(descriptor: string, names: readonly string[]): Promise<void> {
+	async setRoot(
+		descriptor: string,
+		names: readonly string[],
+		{ tag = "latest" }: { readonly tag?: string } = {},
+	): Promise<void> {
 		const root = JSON.parse(descriptor) as IndexEntry;
 		try {
 			mkdirSync(this.#directory, { recursive: true });
 			using _ = await lockIndex(`${this.#directory}/index.json.lock`);
 			writeFileSync(`${this.#directory}/oci-layout`, '{"imageLayoutVersion":"1.0.0"}');
 			const index = this.#readIndex();
-			for (const annotations of names.length === 0
-				? [tagAnnotations("latest")]
-				: names.map(nameAnnotations)) {
+			for (const annotations of names.length === 0 ? [tagAnnotations(tag)] : names.map(nameAnnotations)) {
 				index.manifests = [
 					...index.manifests.filter((entry) => !isNamed(entry, annotations)),
 					annotate(root, annotations),

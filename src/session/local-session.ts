@@ -1,7 +1,7 @@
 import { createThreadPool, type ThreadPool } from "../async/pool.ts";
 import type { ContentReader } from "../content/content.ts";
 import { canceled, SlipwayError, wrap } from "../errors/errors.ts";
-import type { Session, SessionAuth, SessionOutput, SessionSecrets, SessionSsh } from "./session.ts";
+import type { BlobWriter, Session, SessionAuth, SessionOutput, SessionSecrets, SessionSsh } from "./session.ts";
 import { syncDirectory } from "./sync-directory.ts";
 
 export interface LocalSessionOptions {
@@ -17,6 +17,8 @@ export interface LocalSessionOptions {
 	readonly ssh?: SessionSsh;
 	/** By the id that `oci.store` names. */
 	readonly contentStores?: Readonly<Record<string, ContentReader>>;
+	/** By the id that a cache export names: `local:<directory>`. */
+	readonly contentWriters?: Readonly<Record<string, BlobWriter>>;
 	/** By the index of the exporter. */
 	readonly outputs?: readonly (SessionOutput | undefined)[];
 	/** Threads for big directories. Default: one of its own, started when it is needed. */
@@ -61,6 +63,10 @@ export function createLocalSession(options: LocalSessionOptions): LocalSession {
 		contentStore: (id) =>
 			options.contentStores !== undefined && Object.hasOwn(options.contentStores, id)
 				? options.contentStores[id]
+				: undefined,
+		contentWriter: (id) =>
+			options.contentWriters !== undefined && Object.hasOwn(options.contentWriters, id)
+				? options.contentWriters[id]
 				: undefined,
 		output: (index) => options.outputs?.[index],
 		async [Symbol.asyncDispose]() {

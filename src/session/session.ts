@@ -17,6 +17,8 @@ export interface Session {
 	contentStore(id: string): ContentReader | undefined;
 	/** A content store of the client by its id, to put blobs into: the directory of a local cache (`local:<directory>`). */
 	readonly contentWriter?: (id: string) => BlobWriter | undefined;
+	/** A content store of the client by its id, to put blobs into: the directory of a local cache (`local:<directory>`). */
+	readonly contentWriter?: (id: string) => BlobWriter | undefined;
 	/** Where the result of the exporter with this index goes. */
 	output(index: number): SessionOutput | undefined;
 	/** Aborted when the client is gone. */

@@ -221,6 +221,8 @@ export interface CacheKey {
 	readonly exportCache: boolean | undefined;
 	/** For each input of the op the alternatives that lead here; empty for a key without inputs. */
 	readonly inputs: readonly (readonly CacheKeyInput[])[];
+	/** The ids that the key has in a store; empty if the store does not know it. */
+	ids(keys: KeyReader): readonly string[];
 	/** What is now kept under this key, in the local store and the imported caches of its builds; local ones first. */
 	records(): readonly FoundRecord[];
 }

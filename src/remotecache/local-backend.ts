@@ -1,0 +1,116 @@
+import { chunksOf, collect } from "../content/bytes.ts";
+import type { ContentReader } from "../content/content.ts";
+import { SlipwayError } from "../errors/errors.ts";
+import { withStatus } from "../exporter/status.ts";
+import { type Digest, isDigest, sha256 } from "../oci/digest.ts";
+import { maxManifestBytes } from "../oci/manifest.ts";
+import type { BlobWriter, Session } from "../session/session.ts";
+import { writeArtifact } from "./artifact.ts";
+import { readArtifact } from "./artifact-reader.ts";
+import { invalid, parseArtifactForm, parseBlobForm } from "./attributes.ts";
+import type { CacheBackend } from "./remotecache.ts";
+
+/** The client's content store for a directory; the name is BuildKit's. */
+export function localStoreId(directory: string): string {
+	return `local:${directory}`;
+}
+
+/**
+ * `type=local,dest=…` and `src=…,digest=…`: an artifact in a directory of the client, which lends it as a content store. The client
+ * itself keeps the directory's index: it finds the digest for an import, and writes that of the response after an export.
+ */
+export function createLocalBackend(): CacheBackend {
+	return {
+		type: "local",
+		target: (attrs, session) => {
+			const { dest } = attrs;
+			if (dest === undefined || dest === "") {
+				throw invalid("local cache exporter requires dest");
+			}
+			const form = parseBlobForm(attrs);
+			const artifactForm = parseArtifactForm(attrs);
+			const writer = writerOf(session, dest);
+			const put = async (
+				digest: Digest,
+				size: number,
+				chunks: () => AsyncIterable<Uint8Array>,
+				signal: AbortSignal,
+			): Promise<void> => {
+				if (!(await writer.has(digest))) {
+					await writer.write({ digest, size }, chunks(), { signal });
+				}
+			};
+			return {
+				name: "exporting cache to client directory",
+				form,
+				sendBlob: async ({ descriptor, provider }, { signal }) =>
+					put(descriptor.digest, descriptor.size, () => provider.read(descriptor, { signal }), signal),
+				finish: async (cache, context) => {
+					const { signal } = context;
+					const { config, manifest } = writeArtifact(cache, artifactForm);
+					const what = artifactForm.imageManifest ? "cache image manifest" : "cache manifest";
+					for (const [kind, { descriptor, bytes }] of [
+						["config", config],
+						[what, manifest],
+					] as const) {
+						await withStatus(context, `writing ${kind} ${descriptor.digest}`, () =>
+							put(descriptor.digest, bytes.length, () => chunksOf(bytes), signal),
+						);
+					}
+					return { "cache.manifest": JSON.stringify(manifest.descriptor) };
+				},
+			};
+		},
+		origin: (attrs, session) => {
+			const { digest, src } = attrs;
+			if (digest === undefined || digest === "") {
+				throw invalid("local cache importer requires explicit digest");
+			}
+			if (!isDigest(digest)) {
+				throw invalid(`local cache importer has an invalid digest ${JSON.stringify(digest)}`);
+			}
+			if (src === undefined || src === "") {
+				throw invalid("local cache importer requires src");
+			}
+			return {
+				name: `local:${src}`,
+				read: async ({ signal }) => {
+					const store = readerOf(session, src);
+					return await readArtifact(
+						await document(store, digest, signal),
+						{
+							manifest: (descriptor, options) => document(store, descriptor.digest, options.signal),
+							blobs: { read: (descriptor, options) => store.read(descriptor.digest, options) },
+						},
+						{ signal },
+					);
+				},
+			};
+		},
+	};
+}
+
+function writerOf(session: Session, directory: string): BlobWriter {
+	const writer = session.contentWriter?.(localStoreId(directory));
+	if (writer === undefined) {
+		throw new SlipwayError("not-found", `the client lends no content store for ${directory}`);
+	}
+	return writer;
+}
+
+function readerOf(session: Session, directory: string): ContentReader {
+	const reader = session.contentStore(localStoreId(directory));
+	if (reader === undefined) {
+		throw new SlipwayError("not-found", `the client lends no content store for ${directory}`);
+	}
+	return reader;
+}
+
+async function document(store: ContentReader, digest: Digest, signal: AbortSignal): Promise<Uint8Array> {
+	const what = `document ${digest}`;
+	const bytes = await collect(store.read(digest, { signal }), { maxBytes: maxManifestBytes, what });
+	if (digest.startsWith("sha256:") && sha256(bytes) !== digest) {
+		throw new SlipwayError("data-loss", `${what} has digest ${sha256(bytes)}`);
+	}
+	return bytes;
+}

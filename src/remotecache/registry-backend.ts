@@ -1,0 +1,118 @@
+import type { BlobSources } from "../content/blob-sources.ts";
+import { chunksOf } from "../content/bytes.ts";
+import { withStatus } from "../exporter/status.ts";
+import { parseReference, type Reference, referenceName, withDefaultTag } from "../oci/reference.ts";
+import type { Repository } from "../registry/registry.ts";
+import type { Session } from "../session/session.ts";
+import { writeArtifact } from "./artifact.ts";
+import { readArtifact } from "./artifact-reader.ts";
+import { boolean, invalid, parseArtifactForm, parseBlobForm } from "./attributes.ts";
+import type { CacheBackend, CacheOptions } from "./remotecache.ts";
+
+export interface RegistryBackendOptions {
+	readonly openRepository: (
+		name: Reference,
+		options: { readonly session: Session; readonly insecure: boolean },
+	) => Repository;
+	/** Learns where blobs are, so that a push may mount them instead of sending them. */
+	readonly sources: BlobSources;
+}
+
+/** `type=registry,ref=…`: an artifact in a repository. */
+export function createRegistryBackend({ openRepository, sources }: RegistryBackendOptions): CacheBackend {
+	const open = (attrs: CacheOptions["attrs"], session: Session): Opened => {
+		const reference = parseRef(attrs["ref"]);
+		const insecure = boolean(attrs, "registry.insecure") ?? false;
+		return { reference, repository: openRepository(reference, { session, insecure }) };
+	};
+	return {
+		type: "registry",
+		target: (attrs, session) => {
+			const form = parseBlobForm(attrs);
+			const artifactForm = parseArtifactForm(attrs);
+			const { reference, repository } = open(attrs, session);
+			const name = referenceName(reference);
+			return {
+				name: "exporting cache to registry",
+				form,
+				sendBlob: async ({ descriptor, provider }, { signal }) => {
+					await repository.pushBlob(descriptor, () => provider.read(descriptor, { signal }), {
+						signal,
+						mountFrom: otherRepositories(sources, descriptor.digest, reference),
+					});
+					sources.add(descriptor.digest, name);
+				},
+				finish: async (cache, context) => {
+					const { signal } = context;
+					const { config, manifest } = writeArtifact(cache, artifactForm);
+					await withStatus(context, `writing config ${config.descriptor.digest}`, () =>
+						repository.pushBlob(config.descriptor, () => chunksOf(config.bytes), { signal }),
+					);
+					const { bytes, descriptor } = manifest;
+					const what = artifactForm.imageManifest ? "cache image manifest" : "cache manifest";
+					await withStatus(context, `writing ${what} ${descriptor.digest}`, () =>
+						repository.pushManifest(
+							{ bytes, mediaType: descriptor.mediaType },
+							reference.tag === undefined ? [] : [reference.tag],
+							{ signal },
+						),
+					);
+					return { "cache.manifest": JSON.stringify(descriptor) };
+				},
+			};
+		},
+		origin: (attrs, session) => {
+			const { reference, repository } = open(attrs, session);
+			const name = referenceName(reference);
+			return {
+				name: attrs["ref"] ?? "",
+				read: async ({ signal }) => {
+					const found =
+						reference.digest === undefined
+							? await repository.resolve(reference.tag ?? "latest", { signal })
+							: await repository.manifest(reference.digest, { signal });
+					const root = found.bytes ?? (await repository.manifest(found.descriptor.digest, { signal })).bytes;
+					const caches = await readArtifact(
+						root,
+						{
+							manifest: async ({ digest }, options) => (await repository.manifest(digest, options)).bytes,
+							blobs: { read: (descriptor, options) => repository.blob(descriptor, options) },
+						},
+						{ signal },
+					);
+					for (const { blobs } of caches) {
+						for (const digest of blobs.keys()) {
+							sources.add(digest, name);
+						}
+					}
+					return caches;
+				},
+			};
+		},
+	};
+}
+
+interface Opened {
+	readonly reference: Reference;
+	readonly repository: Repository;
+}
+
+function parseRef(text: string | undefined): Reference {
+	if (text === undefined || text === "") {
+		throw invalid("missing ref");
+	}
+	const reference = parseReference(text);
+	return reference.digest === undefined ? withDefaultTag(reference) : reference;
+}
+
+function otherRepositories(
+	sources: BlobSources,
+	digest: Parameters<BlobSources["repositories"]>[0],
+	{ domain, path }: Reference,
+): readonly string[] {
+	return sources
+		.repositories(digest)
+		.map(parseReference)
+		.filter((each) => each.domain === domain && each.path !== path)
+		.map((each) => each.path);
+}
