@@ -17,8 +17,6 @@ export interface Session {
 	contentStore(id: string): ContentReader | undefined;
 	/** A content store of the client by its id, to put blobs into: the directory of a local cache (`local:<directory>`). */
 	readonly contentWriter?: (id: string) => BlobWriter | undefined;
-	/** A content store of the client by its id, to put blobs into: the directory of a local cache (`local:<directory>`). */
-	readonly contentWriter?: (id: string) => BlobWriter | undefined;
 	/** Where the result of the exporter with this index goes. */
 	output(index: number): SessionOutput | undefined;
 	/** Aborted when the client is gone. */
@@ -148,6 +146,6 @@ export interface BlobWriter {
 }
 
 export interface OutputStore extends BlobWriter {
-	/** Adds the descriptor (JSON of an OCI descriptor) to the layout's index under the names. */
-	setRoot(descriptor: string, names: readonly string[]): Promise<void>;
+	/** Adds the descriptor (JSON of an OCI descriptor) to the layout's index under the names; without any under the tag, default `latest`. */
+	setRoot(descriptor: string, names: readonly string[], options?: { readonly tag?: string }): Promise<void>;
 }

@@ -1,0 +1,215 @@
+import { mkdirSync, statSync } from "node:fs";
+import { resolve } from "node:path";
+import type { ContentReader } from "../content/content.ts";
+import type { BuildResponse } from "../control/control.ts";
+import { SlipwayError, toError } from "../errors/errors.ts";
+import { isDigest } from "../oci/digest.ts";
+import { csvFields } from "../session/csv-fields.ts";
+import { type LayoutCache, openLayoutCache } from "../session/layout-cache.ts";
+import type { BlobWriter } from "../session/session.ts";
+import { parseBool } from "./flags.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** A cache as a client names it: `type=registry,ref=…`. */
+export interface CacheEntry {
+	readonly type: string;
+	readonly attrs: Readonly<Record<string, string>>;
+}
+
+export interface CachePlan {
+	readonly imports: readonly CacheEntry[];
+	readonly exports: readonly CacheEntry[];
+	/** What the builder reads and writes directories by. */
+	readonly contentStores: Readonly<Record<string, ContentReader>>;
+	readonly contentWriters: Readonly<Record<string, BlobWriter>>;
+	/** Names what was exported in the directories' indexes. */
+	finish(response: BuildResponse): Promise<void>;
+}
+
+export interface CacheRequest {
+	/** `--cache-from` and `--cache-to`. */
+	readonly from: readonly string[];
+	readonly to: readonly string[];
+	readonly buildArgs: ReadonlyMap<string, string>;
+	readonly terminal: Pick<Terminal, "cwd" | "env" | "stderr">;
+}
+
+export function planCaches({ from, to, buildArgs, terminal }: CacheRequest): CachePlan {
+	const contentStores: Record<string, ContentReader> = {};
+	const contentWriters: Record<string, BlobWriter> = {};
+	const written: { readonly cache: LayoutCache; readonly tag: string; readonly reset: boolean }[] = [];
+	const warn = (message: string): void => void terminal.stderr.write(`WARNING: ${message}\n`);
+	const prepared = (specs: readonly string[]): readonly CacheEntry[] =>
+		specs
+			.flatMap(parseCacheEntries)
+			.map((entry) => withEnvironment(entry, terminal.env))
+			.filter(isUsable);
+
+	const imports = prepared(from).flatMap((entry): CacheEntry[] => {
+		if (entry.type === "registry" && !entry.attrs["ref"]) {
+			throw invalid("registry cache importer requires ref");
+		}
+		if (entry.type !== "local") {
+			return [entry];
+		}
+		const directory = resolve(terminal.cwd, required(entry, "src", "local cache importer requires src"));
+		const found = findLocal(directory, entry);
+		if (typeof found === "string") {
+			warn(`local cache import at ${directory} ${found}`);
+			return [];
+		}
+		contentStores[`local:${directory}`] = found.cache.reader;
+		return [{ type: "local", attrs: { ...entry.attrs, src: directory, digest: found.digest } }];
+	});
+	const exports = prepared(to).map((entry): CacheEntry => {
+		if (entry.type === "registry" && !entry.attrs["ref"]) {
+			throw invalid("registry cache exporter requires ref");
+		}
+		if (entry.type !== "local") {
+			return entry;
+		}
+		const directory = resolve(terminal.cwd, required(entry, "dest", "local cache exporter requires dest"));
+		mkdirSync(directory, { recursive: true });
+		const cache = openLayoutCache(directory);
+		contentWriters[`local:${directory}`] = cache.writer;
+		const { reset, tag = "latest" } = entry.attrs;
+		written.push({ cache, tag, reset: reset !== undefined && parseBool("cache-to reset", reset) === "true" });
+		return { type: "local", attrs: { ...entry.attrs, dest: directory } };
+	});
+	const wantsInline = parseInlineArgument(buildArgs.get("BUILDKIT_INLINE_CACHE"));
+	return {
+		imports,
+		exports:
+			wantsInline && !exports.some(({ type }) => type === "inline")
+				? [...exports, { type: "inline", attrs: {} }]
+				: exports,
+		contentStores,
+		contentWriters,
+		finish: async ({ exporterResponse }) => {
+			for (const { cache, tag, reset } of written) {
+				const descriptor = exporterResponse["cache.manifest"];
+				if (descriptor !== undefined && (await cache.writer.has(digestIn(descriptor)))) {
+					await cache.setTag(descriptor, tag);
+				}
+				if (reset) {
+					cache.sweep();
+				}
+			}
+		},
+	};
+}
+
+/** buildx's syntax: `ref,ref,…`, or `type=…,key=value,…`. */
+export function parseCacheEntries(spec: string): readonly CacheEntry[] {
+	const fields = csvFields(spec);
+	if (!spec.includes("=")) {
+		return fields.map((ref) => ({ type: "registry", attrs: { ref } }));
+	}
+	const attrs: Record<string, string> = {};
+	let type = "";
+	for (const field of fields) {
+		const equals = field.indexOf("=");
+		if (equals === -1) {
+			throw invalid(`invalid value ${field}`);
+		}
+		const key = field.slice(0, equals).trim().toLowerCase();
+		const value = field.slice(equals + 1);
+		if (key === "type") {
+			type = value;
+		} else {
+			attrs[key] = value;
+		}
+	}
+	if (type === "") {
+		throw invalid(`type required form> ${JSON.stringify(spec)}`);
+	}
+	return [{ type, attrs }];
+}
+
+/** What a CI system gives its steps, unless the entry says otherwise. */
+function withEnvironment({ type, attrs }: CacheEntry, env: Terminal["env"]): CacheEntry {
+	const filled: Record<string, string> = { ...attrs };
+	const fill = (key: string, ...names: readonly string[]): void => {
+		const value = names.map((name) => env[name]).find((each) => each !== undefined && each !== "");
+		if (filled[key] === undefined && value !== undefined) {
+			filled[key] = value;
+		}
+	};
+	if (type === "gha") {
+		const isSecond =
+			attrs["version"] === undefined
+				? /^(?:1|t|true)$/i.test(env["ACTIONS_CACHE_SERVICE_V2"] ?? "")
+				: attrs["version"] === "2";
+		fill("token", "ACTIONS_RUNTIME_TOKEN");
+		if (isSecond) {
+			fill("url_v2", "ACTIONS_RESULTS_URL");
+		}
+		fill("url", "ACTIONS_CACHE_URL", "ACTIONS_RESULTS_URL");
+	}
+	if (type === "s3" && !(attrs["access_key_id"] && attrs["secret_access_key"])) {
+		fill("access_key_id", "AWS_ACCESS_KEY_ID");
+		fill("secret_access_key", "AWS_SECRET_ACCESS_KEY");
+		fill("session_token", "AWS_SESSION_TOKEN");
+	}
+	return { type, attrs: filled };
+}
+
+/** Outside of GitHub's runners its cache is silently not there, so that the same command works everywhere. */
+function isUsable({ type, attrs }: CacheEntry): boolean {
+	return type !== "gha" || (Boolean(attrs["token"]) && Boolean(attrs["url"] || attrs["url_v2"]));
+}
+
+/** The cache in a directory, or why it is not used: that is no reason not to build. */
+function findLocal(
+	directory: string,
+	{ attrs }: CacheEntry,
+): { readonly cache: LayoutCache; readonly digest: string } | string {
+	const { digest: given = "", tag = "latest" } = attrs;
+	if (given === "" && tag === "") {
+		throw invalid(
+			'local cache importer requires either explicit digest, "latest" tag or custom tag on index.json',
+		);
+	}
+	if (statSync(directory, { throwIfNoEntry: false })?.isDirectory() !== true) {
+		return "not found";
+	}
+	const cache = openLayoutCache(directory);
+	if (given !== "") {
+		return isDigest(given) ? { cache, digest: given } : `skipped: invalid digest ${JSON.stringify(given)}`;
+	}
+	try {
+		const digest = cache.find(tag);
+		return digest === undefined ? `skipped: no digest found for tag ${tag}` : { cache, digest };
+	} catch (error) {
+		return `skipped due to err: ${toError(error).message}`;
+	}
+}
+
+function parseInlineArgument(value: string | undefined): boolean {
+	if (value === undefined) {
+		return false;
+	}
+	if (/^(?:1|t|true)$/i.test(value)) {
+		return true;
+	}
+	if (/^(?:0|f|false)$/i.test(value)) {
+		return false;
+	}
+	throw invalid(`failed to parse BUILDKIT_INLINE_CACHE value ${JSON.stringify(value)} as a boolean`);
+}
+
+function digestIn(descriptor: string): string {
+	return (JSON.parse(descriptor) as { readonly digest: string }).digest;
+}
+
+function required({ attrs }: CacheEntry, key: string, message: string): string {
+	const value = attrs[key];
+	if (value === undefined || value === "") {
+		throw invalid(message);
+	}
+	return value;
+}
+
+function invalid(message: string): SlipwayError {
+	return new SlipwayError("invalid-argument", message);
+}

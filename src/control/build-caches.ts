@@ -1,0 +1,126 @@
+import type { ImmutableRef, LayerBlob } from "../cache/cache.ts";
+import { toError } from "../errors/errors.ts";
+import type { ImportedSource } from "../remotecache/imported-source.ts";
+import { nameOf, type RemoteCaches } from "../remotecache/remote-caches.ts";
+import type { CacheOptions } from "../remotecache/remotecache.ts";
+import type { CacheKey, Job, StepContext } from "../solver/solver.ts";
+import type { Output } from "../worker/worker.ts";
+import type { BuildOptions } from "./control.ts";
+
+/** The imported and exported caches of one build. */
+export interface BuildCaches {
+	/**
+	 * What these caches know, in order; each is read once. One that can't be had is shown as a failed step with a warning and is left
+	 * out: a build does not depend on caches.
+	 */
+	sources(entries: readonly CacheOptions[]): Promise<readonly ImportedSource[]>;
+	/** True if results that came from an import could not be had: a new attempt finds the others only. */
+	dropLost(): boolean;
+	/** What exporters of images ask for; undefined unless the image shall carry its cache. */
+	inlineFor(
+		keysOf: (ref: ImmutableRef) => readonly CacheKey[] | undefined,
+	):
+		| ((
+				ref: ImmutableRef,
+				layers: readonly LayerBlob[],
+				context: StepContext,
+		  ) => Promise<Uint8Array | undefined>)
+		| undefined;
+	/** Sends all that were asked for. A failure is a warning unless the client insisted (`ignore-error=false`). */
+	export(results: readonly (readonly CacheKey[])[]): Promise<Readonly<Record<string, string>>>;
+}
+
+/** Throws `invalid-argument` for caches that can't be what is asked for. Begins to read those that are imported. */
+export function openBuildCaches(
+	caches: RemoteCaches,
+	job: Job<Output>,
+	request: { readonly cacheExports: readonly CacheOptions[]; readonly cacheImports: readonly CacheOptions[] },
+	{ session, signal }: Pick<BuildOptions, "session" | "signal">,
+): BuildCaches {
+	const exports = caches.exports(request.cacheExports, session);
+	const imports = new Map<string, Promise<ImportedSource | undefined>>();
+	const imported: ImportedSource[] = [];
+
+	async function read(entry: CacheOptions): Promise<ImportedSource | undefined> {
+		const origin = caches.origin(entry, session);
+		const name = `importing cache manifest from ${origin.name}`;
+		try {
+			const source = await job.step({ id: name, name, signal }, (step) =>
+				warnAbout(step, `cache ${origin.name} is not used`, () => caches.read(origin, step)),
+			);
+			imported.push(source);
+			return source;
+		} catch (error) {
+			if (signal.aborted) {
+				throw error;
+			}
+			return undefined;
+		}
+	}
+
+	function importOf(entry: CacheOptions): Promise<ImportedSource | undefined> {
+		const name = nameOf(entry);
+		let source = imports.get(name);
+		if (source === undefined) {
+			source = read(entry);
+			source.catch(() => {});
+			imports.set(name, source);
+		}
+		return source;
+	}
+
+	for (const entry of request.cacheImports) {
+		void importOf(entry);
+	}
+	return {
+		sources: async (entries) => {
+			const all = await Promise.all(entries.map(importOf));
+			return all.filter((source) => source !== undefined);
+		},
+		dropLost: () => imported.map((source) => source.dropLost()).includes(true),
+		inlineFor: (keysOf) =>
+			exports.inline
+				? async (ref, layers, context) => {
+						const keys = keysOf(ref);
+						return keys === undefined ? undefined : await caches.inline(keys, layers, imported, context);
+					}
+				: undefined,
+		export: async (results) => {
+			const responses = await Promise.all(
+				exports.targets.map(async (plan, index) => {
+					const { name } = plan.target;
+					try {
+						return await job.step({ id: `${name} ${index}`, name, signal }, (step) =>
+							plan.required
+								? caches.send(plan, results, imported, step)
+								: warnAbout(step, `${name} failed`, () => caches.send(plan, results, imported, step)),
+						);
+					} catch (error) {
+						if (plan.required || signal.aborted) {
+							throw error;
+						}
+						return {};
+					}
+				}),
+			);
+			return Object.assign({}, ...responses) as Record<string, string>;
+		},
+	};
+}
+
+async function warnAbout<T>(step: StepContext, what: string, work: () => Promise<T>): Promise<T> {
+	try {
+		return await work();
+	} catch (error) {
+		if (!step.signal.aborted) {
+			const warning = {
+				vertex: step.vertex,
+				level: 1,
+				short: `${what}: ${toError(error).message}`,
+				detail: [],
+			};
+			step.progress.write({ kind: "warning", warning });
+		}
+		throw error;
+	}
+}
