@@ -24,8 +24,9 @@ export type Sha256 = `sha256:${string}`;
 export type CompressionKind = "uncompressed" | "gzip" | "zstd";
 
 export interface CompressionOptions {
-	readonly kind: CompressionKind;
-	/** Default 6 for gzip (0 to 9) and 3 for zstd (1 to 22). */
+	/** `estargz` is gzip with a table of contents (estargz.ts), and is read as gzip. */
+	readonly kind: CompressionKind | "estargz";
+	/** Default 6 for gzip and eStargz (0 to 9) and 3 for zstd (1 to 22). */
 	readonly level?: number;
 }
 
@@ -73,10 +74,16 @@ export interface LayerBlob {
 	/** Of the bytes as they are, compressed. */
 	readonly digest: Sha256;
 	readonly size: number;
-	/** Of the tar. */
+	/** Of the tar; of eStargz with its table of contents. */
 	readonly diffId: Sha256;
 	readonly uncompressedSize: number;
 	readonly entries: number;
+	/** Of what was written as eStargz. */
+	readonly toc?: {
+		readonly digest: Sha256;
+		/** The diff ID of the same layer in other compressions. */
+		readonly plainDiffId: Sha256;
+	};
 	/** Folders relative to the root, which is the empty name, each after those above it; only with `reportOrphans`. */
 	readonly orphans?: readonly ByteString[];
 }
@@ -203,7 +210,7 @@ export interface Archiver {
 	writeLayer(request: WriteLayerRequest, options: ArchiveOptions): Promise<LayerBlob>;
 	/** A layer's bytes, compressed or not, into a directory; answers with what the bytes were. */
 	extractLayer(request: ExtractLayerRequest, options: ArchiveOptions): Promise<LayerBlob>;
-	/** A layer with another compression or with bounded times. */
+	/** A layer with another compression or with bounded times. The table of contents of an eStargz layer in a file is left out. */
 	convertLayer(request: ConvertLayerRequest, options: ArchiveOptions): Promise<LayerBlob>;
 	/** True for a regular file that ADD unpacks: a tar, plain or compressed with gzip, zstd, bzip2 or xz. */
 	isArchive(path: string, options: ArchiveOptions): Promise<boolean>;

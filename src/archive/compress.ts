@@ -1,9 +1,10 @@
 import { createHash } from "node:crypto";
-import { once } from "node:events";
 import { closeSync, constants as fsConstants, fsyncSync, openSync, rmSync, writeSync } from "node:fs";
-import { constants, createZstdCompress } from "node:zlib";
+import { promisify } from "node:util";
+import { constants, zstdCompress } from "node:zlib";
 import { SlipwayError, toError, wrap } from "../errors/errors.ts";
 import type { CompressionOptions, LayerBlob, Sha256 } from "./archive.ts";
+import { type EstargzTrailer, writeEstargz } from "./estargz.ts";
 import { gzipBlock, gzipHeader, gzipTrailer, updateCrc, windowBytes } from "./gzip.ts";
 
 /** Blocks that are being deflated at once: enough to keep libuv's threads busy, few enough to stay small in memory. */
@@ -55,8 +56,16 @@ export async function writeBlob(
 			yield block;
 		}
 	}
+	let plain: string | undefined;
+	let trailer: EstargzTrailer | undefined;
 	try {
-		await compressors[options.compression.kind](counted(), sink, options);
+		const made = await compressors[options.compression.kind](counted(), sink, options);
+		if (made !== undefined) {
+			trailer = made;
+			plain = inner?.copy().digest("hex");
+			inner?.update(made.tar);
+			uncompressedSize += made.tar.length;
+		}
 		fsyncSync(fd);
 		closeSync(fd);
 	} catch (thrown) {
@@ -66,10 +75,24 @@ export async function writeBlob(
 	}
 	const digest: Sha256 = `sha256:${outer.digest("hex")}`;
 	const diffId: Sha256 = inner === undefined ? digest : `sha256:${inner.digest("hex")}`;
-	return { compression: options.compression.kind, digest, size, diffId, uncompressedSize };
+	const { kind } = options.compression;
+	return {
+		compression: kind === "estargz" ? "gzip" : kind,
+		digest,
+		size,
+		diffId,
+		uncompressedSize,
+		...(trailer === undefined
+			? {}
+			: { toc: { digest: trailer.tocDigest, plainDiffId: `sha256:${plain ?? ""}` as const } }),
+	};
 }
 
-type Compressor = (blocks: AsyncIterable<Uint8Array>, sink: Sink, options: BlobWriteOptions) => Promise<void>;
+type Compressor = (
+	blocks: AsyncIterable<Uint8Array>,
+	sink: Sink,
+	options: BlobWriteOptions,
+) => Promise<EstargzTrailer | undefined>;
 
 const compressors: Readonly<Record<CompressionOptions["kind"], Compressor>> = {
 	async uncompressed(blocks, sink, { release }) {
@@ -77,6 +100,7 @@ const compressors: Readonly<Record<CompressionOptions["kind"], Compressor>> = {
 			sink(block);
 			release(block);
 		}
+		return undefined;
 	},
 
 	async gzip(blocks, sink, { compression, release }) {
@@ -112,41 +136,68 @@ const compressors: Readonly<Record<CompressionOptions["kind"], Compressor>> = {
 			await Promise.allSettled(pending.map(({ deflated }) => deflated));
 		}
 		sink(gzipTrailer(crc, size));
+		return undefined;
 	},
 
+	estargz: (blocks, sink, { compression, release }) =>
+		writeEstargz(blocks, { level: compression.level ?? 6, sink, release }),
+
+	/** Frames of a few blocks each (RFC 8878, section 3.1: a stream is one or more), compressed at the same time. */
 	async zstd(blocks, sink, { compression, release }) {
-		const stream = createZstdCompress({
-			chunkSize: 256 << 10,
-			params: {
-				[constants.ZSTD_c_compressionLevel]: compression.level ?? 3,
-				[constants.ZSTD_c_checksumFlag]: 1,
-			},
-		});
-		const failed = Promise.withResolvers<never>();
-		failed.promise.catch(() => {});
-		stream.on("error", failed.reject);
-		stream.on("data", sink);
-		const ended = once(stream, "end");
-		ended.catch(() => {});
-		try {
-			for await (const block of blocks) {
-				await Promise.race([
-					failed.promise,
-					new Promise<void>((resolve) => stream.write(block, () => resolve())),
-				]);
+		const level = compression.level ?? 3;
+		const frameBlocks = level > farSeeingLevel ? 16 : 4;
+		const params = {
+			[constants.ZSTD_c_compressionLevel]: level,
+			[constants.ZSTD_c_checksumFlag]: 1,
+		};
+		const pending: Promise<Uint8Array>[] = [];
+		let parts: Uint8Array[] = [];
+		const finishFirst = async (): Promise<void> => sink((await pending.shift()) ?? new Uint8Array());
+		const closeFrame = async (): Promise<void> => {
+			const content = Buffer.concat(parts);
+			for (const block of parts.splice(0)) {
 				release(block);
 			}
-			stream.end();
-			await Promise.race([failed.promise, ended]);
+			const frame = zstdFrame(content, { params });
+			frame.catch(() => {});
+			pending.push(frame);
+			if (pending.length >= framesInFlight) {
+				await finishFirst();
+			}
+		};
+		try {
+			let isEmpty = true;
+			for await (const block of blocks) {
+				isEmpty = false;
+				parts.push(block);
+				if (parts.length === frameBlocks) {
+					await closeFrame();
+				}
+			}
+			if (parts.length > 0 || isEmpty) {
+				await closeFrame();
+			}
+			while (pending.length > 0) {
+				await finishFirst();
+			}
 		} finally {
-			stream.destroy();
+			await Promise.allSettled(pending);
+			parts = [];
 		}
+		return undefined;
 	},
 };
+
+const zstdFrame = promisify<Uint8Array, import("node:zlib").ZstdOptions, Buffer>(zstdCompress);
+/** Frames that are being compressed at once. */
+const framesInFlight = 4;
+/** Up to this level zstd looks back 2 MiB at most, so that frames of 4 MiB cost next to nothing; above, up to 8 MiB and more. */
+const farSeeingLevel = 8;
 
 const levels: Readonly<Record<CompressionOptions["kind"], readonly [least: number, most: number]>> = {
 	uncompressed: [0, Number.POSITIVE_INFINITY],
 	gzip: [0, 9],
+	estargz: [0, 9],
 	zstd: [1, 22],
 };
 

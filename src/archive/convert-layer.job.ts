@@ -1,5 +1,6 @@
 import type { JobContext } from "../async/job.ts";
 import type { ConvertLayerRequest, LayerBlob } from "./archive.ts";
+import { estargzPayload } from "./estargz.ts";
 import { controlOf, convertLayer } from "./layer.ts";
 import { openSource, type SentSource } from "./source.ts";
 
@@ -9,5 +10,6 @@ export interface Input {
 }
 
 export function run({ request, source }: Input, context: JobContext): Promise<LayerBlob> {
-	return convertLayer(request, openSource(source, context.signal), controlOf(context));
+	const payload = source.kind === "file" ? estargzPayload(source.path) : undefined;
+	return convertLayer(request, openSource(source, context.signal), controlOf(context), payload);
 }

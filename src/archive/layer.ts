@@ -86,13 +86,15 @@ export async function extractLayer(
 	}
 }
 
+/** `payloadBytes`: only so many bytes of the blob are the layer, the others are only hashed. */
 export async function convertLayer(
 	request: Omit<ConvertLayerRequest, "source">,
 	chunks: Chunks,
 	control: Control,
+	payloadBytes: number = Number.POSITIVE_INFINITY,
 ): Promise<LayerBlob> {
 	const pool = new BlockPool();
-	const layer = new LayerStream(chunks, control.signal);
+	const layer = new LayerStream(chunks, control.signal, payloadBytes);
 	let entries = 0;
 	const count = (): void => {
 		entries++;
@@ -118,15 +120,17 @@ export async function convertLayer(
 class LayerStream {
 	readonly #chunks: Chunks;
 	readonly #signal: AbortSignal;
+	readonly #payloadBytes: number;
 	readonly #outer = createHash("sha256");
 	readonly #inner = createHash("sha256");
 	#size = 0;
 	#uncompressedSize = 0;
 	#compression: CompressionKind = "uncompressed";
 
-	constructor(chunks: Chunks, signal: AbortSignal) {
+	constructor(chunks: Chunks, signal: AbortSignal, payloadBytes: number = Number.POSITIVE_INFINITY) {
 		this.#chunks = chunks;
 		this.#signal = signal;
+		this.#payloadBytes = payloadBytes;
 	}
 
 	/** The tar. May be called once. */
@@ -147,8 +151,13 @@ class LayerStream {
 	async *#hashed(): AsyncGenerator<Uint8Array> {
 		for await (const chunk of this.#chunks) {
 			this.#outer.update(chunk);
+			const left = this.#payloadBytes - this.#size;
 			this.#size += chunk.length;
-			yield chunk;
+			if (left >= chunk.length) {
+				yield chunk;
+			} else if (left > 0) {
+				yield chunk.subarray(0, left);
+			}
 		}
 	}
 

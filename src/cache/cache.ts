@@ -166,7 +166,8 @@ export interface RefWorkOptions {
 }
 
 export interface BlobOptions extends RefWorkOptions {
-	readonly compression: Compression;
+	/** eStargz is gzip with a table of contents, which makes the layer's diff ID another one. */
+	readonly compression: Compression | "estargz";
 	/** Undefined is the format's default (gzip 6, zstd 3). */
 	readonly level?: number;
 	/** Make blobs of this compression also for layers that have one of another. */

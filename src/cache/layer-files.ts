@@ -28,6 +28,12 @@ export interface LayerFilesOptions {
 	readonly warn: (message: string) => void;
 }
 
+/**
+ * Annotation of a blob whose diff ID is not its layer's. It is ours alone: taken from a manifest it could make any bytes count as
+ * a layer that others trust, so `fromLayers` leaves it out.
+ */
+export const diffIdKey = "containerd.io/uncompressed";
+
 /** Registries and disks gain nothing from more. */
 const maxDownloads = 6;
 
@@ -169,7 +175,7 @@ export class LayerFiles {
 		const id = newSnapshotId();
 		await snapshotter.create({ id, parents: [], detached: true, signal });
 		const { dir } = snapshotter.layer(id, []);
-		const { digest, size } = descriptor;
+		const { digest } = descriptor;
 		let unpacked: WrittenBlob;
 		try {
 			unpacked = await reportSpan(layer, options, `extracting ${digest}`, "extract", () =>
@@ -179,7 +185,7 @@ export class LayerFiles {
 						root: dir,
 						whiteouts: snapshotter.whiteouts,
 						reportOrphans: true,
-						expected: { digest, size, ...(layer.diffId === undefined ? {} : { diffId: layer.diffId }) },
+						expected: expectedOf(layer, descriptor),
 					},
 					options,
 				),
@@ -311,8 +317,7 @@ export class LayerFiles {
 			const extractInto = async (root: string, whiteouts: Snapshotter["whiteouts"]): Promise<void> => {
 				for (const { layer, descriptor } of from.blobs) {
 					const source = this.#source(layer, descriptor, signal);
-					const { digest, size } = descriptor;
-					const expected = { digest, size, ...(layer.diffId === undefined ? {} : { diffId: layer.diffId }) };
+					const expected = expectedOf(layer, descriptor);
 					const request = { source, root, whiteouts, expected };
 					await archiver.extractLayer(whiteouts === "apply" ? request : { ...request, parents: below }, {
 						signal,
@@ -409,8 +414,7 @@ export class LayerFiles {
 	}
 
 	async #knownBlob(layer: CacheRecord, options: BlobOptions): Promise<LayerBlob | undefined> {
-		const wanted = (descriptor: Descriptor): boolean =>
-			compressionOf(descriptor.mediaType) === options.compression;
+		const wanted = (descriptor: Descriptor): boolean => kindOf(descriptor) === options.compression;
 		const known = await this.#reachableBlobs(layer);
 		// Unforced it is the layer's first blob, whatever was made of it since.
 		const descriptor = options.force ? known.find(wanted) : known[0];
@@ -418,12 +422,13 @@ export class LayerFiles {
 	}
 
 	#describeBlob(layer: CacheRecord, descriptor: Descriptor): LayerBlob {
-		if (layer.diffId === undefined) {
+		const diffId = diffIdOf(layer, descriptor);
+		if (diffId === undefined) {
 			throw new SlipwayError("internal", `layer ${layer.id} has a blob without a diff id`);
 		}
 		return {
 			descriptor,
-			diffId: layer.diffId,
+			diffId,
 			createdAt: layer.createdAt,
 			description: layer.description,
 			provider: this.provider(layer),
@@ -474,17 +479,13 @@ export class LayerFiles {
 		if (!isDigest(written.digest) || !isDigest(written.diffId)) {
 			throw new SlipwayError("internal", `layer writer gave an invalid digest for layer ${layer.id}`);
 		}
-		const descriptor: Descriptor = {
-			mediaType: layerMediaType(options.compression, "oci"),
-			digest: written.digest,
-			size: written.size,
-		};
+		const descriptor = describeWritten(layer, written);
 		await this.#adopt(dest, descriptor, signal);
 		table.transaction(() => {
 			layer.size = undefined;
 			table.addBlob(layer, descriptor);
 			if (layer.diffId === undefined) {
-				table.setDiffId(layer, written.diffId as Digest);
+				table.setDiffId(layer, (written.toc?.plainDiffId ?? written.diffId) as Digest);
 			} else {
 				table.save(layer);
 			}
@@ -554,6 +555,46 @@ export class LayerFiles {
 		}
 		yield* origin.provider.read(descriptor, options);
 	}
+}
+
+/** Of a layer's blob: the table of contents of eStargz, and the size with it, as others look for them. */
+const tocDigestKey = "containerd.io/snapshot/stargz/toc.digest";
+const tocSizeKey = "io.containers.estargz.uncompressed-size";
+
+function kindOf({ annotations, mediaType }: Descriptor): BlobOptions["compression"] | undefined {
+	return annotations?.[tocDigestKey] === undefined ? compressionOf(mediaType) : "estargz";
+}
+
+/** What the layer's blob is uncompressed: with or without a table of contents it is another thing. */
+function diffIdOf(layer: CacheRecord, { annotations }: Descriptor): Digest | undefined {
+	const own = annotations?.[diffIdKey];
+	return own !== undefined && isDigest(own) ? own : layer.diffId;
+}
+
+function expectedOf(
+	layer: CacheRecord,
+	descriptor: Descriptor,
+): { readonly digest: Digest; readonly size: number; readonly diffId?: Digest } {
+	const { digest, size } = descriptor;
+	const diffId = diffIdOf(layer, descriptor);
+	return { digest, size, ...(diffId === undefined ? {} : { diffId }) };
+}
+
+function describeWritten(layer: CacheRecord, written: WrittenBlob): Descriptor {
+	const { toc, diffId, compression, digest, size } = written;
+	const plain = layer.diffId ?? toc?.plainDiffId ?? diffId;
+	const annotations = {
+		...(plain === diffId ? {} : { [diffIdKey]: diffId }),
+		...(toc === undefined
+			? {}
+			: { [tocDigestKey]: toc.digest, [tocSizeKey]: String(written.uncompressedSize) }),
+	};
+	return {
+		mediaType: layerMediaType(compression, "oci"),
+		digest: digest as Digest,
+		size,
+		...(Object.keys(annotations).length === 0 ? {} : { annotations }),
+	};
 }
 
 function snapshotOf(record: CacheRecord): SnapshotId {

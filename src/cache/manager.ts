@@ -6,6 +6,7 @@ import type { ThreadPool } from "../async/pool.ts";
 import type { ContentStore, LocalContent } from "../content/content.ts";
 import type { Database } from "../database/database.ts";
 import { SlipwayError, toError } from "../errors/errors.ts";
+import type { Descriptor } from "../oci/descriptor.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { SnapshotId, Snapshotter } from "../snapshot/snapshot.ts";
 import type { MountSpec } from "../sys/sys.ts";
@@ -26,7 +27,7 @@ import type {
 	UsageRecord,
 } from "./cache.ts";
 import { DigestCache } from "./content-digests.ts";
-import { LayerFiles } from "./layer-files.ts";
+import { diffIdKey, LayerFiles } from "./layer-files.ts";
 import {
 	type CacheRecord,
 	createRecord,
@@ -208,7 +209,7 @@ class Manager implements CacheManager, RefOwner {
 					});
 				}
 				if (!record.blobs.has(layer.descriptor.digest)) {
-					this.#table.addBlob(record, layer.descriptor);
+					this.#table.addBlob(record, withoutDiffId(layer.descriptor));
 					record.size = undefined;
 				}
 				// The newest is asked first: its session is alive.
@@ -578,6 +579,11 @@ class Manager implements CacheManager, RefOwner {
 }
 
 const noBlobs: ReadonlySet<Digest> = new Set();
+
+function withoutDiffId(descriptor: Descriptor): Descriptor {
+	const { [diffIdKey]: _, ...annotations } = descriptor.annotations ?? {};
+	return descriptor.annotations?.[diffIdKey] === undefined ? descriptor : { ...descriptor, annotations };
+}
 
 /** The answer of the first call, for all. */
 function once<T>(ask: () => Promise<T>): () => Promise<T> {

@@ -37,7 +37,7 @@ export function createArchiveExporter(
 					);
 				}
 				const source = resolveSource(result, overrides);
-				const image = await writeImage(source, { ...options, put: async () => {} }, context);
+				const image = await writeImage(source, { ...options, services, put: async () => {} }, context);
 				const root = withCreation(image, services.now?.() ?? Date.now());
 				const names = normalizeNames(namesOf(options.name, source.metadata));
 				const response = imageResponse(image, root, names.length === 0 ? undefined : names.join(","));

@@ -1,4 +1,5 @@
 import { chunksOf } from "../content/bytes.ts";
+import { SlipwayError } from "../errors/errors.ts";
 import type { Digest } from "../oci/digest.ts";
 import { hostPlatform } from "../oci/platform.ts";
 import { platformMatcher } from "../oci/platform-match.ts";
@@ -55,7 +56,7 @@ export function createImageExporter(services: ExporterServices): ExporterFactory
 						});
 					}
 				};
-				const image = await writeImage(source, { ...options, put }, context);
+				const image = await writeImage(source, { ...options, services, put }, context);
 				const { names, canonical } = withDanglingName(given, image.root.digest, keep);
 				if (isKept) {
 					if (!keep.allowIncomplete && (push === undefined || keep.storeAsked)) {
@@ -65,7 +66,7 @@ export function createImageExporter(services: ExporterServices): ExporterFactory
 						await keepImage(
 							name,
 							image,
-							{ ...keep, nameCanonical: canonical },
+							{ ...keep, nameCanonical: canonical, rewritten: options.rewriteTimestamp },
 							{ services, context, source },
 						);
 					}
@@ -134,7 +135,7 @@ function withDanglingName(
 async function keepImage(
 	name: string,
 	{ root }: WrittenImage,
-	{ nameCanonical, unpack }: KeepOptions,
+	{ nameCanonical, unpack, rewritten }: KeepOptions & { readonly rewritten: boolean },
 	{
 		services,
 		context,
@@ -152,6 +153,10 @@ async function keepImage(
 			services.images.put(`${full}@${root.digest}`, root);
 		}
 	});
+	if (unpack && rewritten) {
+		// What is unpacked here are the layers as they were made.
+		throw new SlipwayError("invalid-argument", 'exporter option "rewrite-timestamp" conflicts with "unpack"');
+	}
 	if (unpack) {
 		await unpackFor(name, source, context);
 	}

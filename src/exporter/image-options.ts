@@ -8,7 +8,7 @@ import { parseGoBool, parseGoInt } from "./go-values.ts";
 export interface ImageOptions {
 	/** Names, separated by commas; `*` takes the frontend's; empty is none. */
 	readonly name: string;
-	readonly compression: Compression;
+	readonly compression: Compression | "estargz";
 	/** Undefined is the format's default. */
 	readonly level: number | undefined;
 	readonly forceCompression: boolean;
@@ -17,10 +17,12 @@ export interface ImageOptions {
 	/** Keep layers non-distributable that say where else they can be had. */
 	readonly preferNonDistributable: boolean;
 	readonly epoch: Epoch | undefined;
+	/** No file in layers that were made here is younger than the epoch. */
+	readonly rewriteTimestamp: boolean;
 	readonly annotations: AnnotationGroups;
 }
 
-/** Throws `invalid-argument` with BuildKit's message, and `unimplemented` for what does not exist here. */
+/** Throws `invalid-argument` with BuildKit's message. */
 export function parseImageOptions(attrs: Readonly<Record<string, string>>): {
 	readonly options: ImageOptions;
 	readonly rest: Readonly<Record<string, string>>;
@@ -46,12 +48,13 @@ export function parseImageOptions(attrs: Readonly<Record<string, string>>): {
 	const kind = parseCompression(compression);
 	const options: ImageOptions = {
 		name,
-		compression: kind === "estargz" ? "gzip" : kind,
+		compression: kind,
 		forceCompression: parseForce(force),
 		level: parseLevel(level, kind),
 		ociTypes: strict("oci-mediatypes", ociMediaTypes) ?? true,
 		preferNonDistributable: strict("prefer-nondist-layers", preferNonDistributable) ?? false,
 		epoch: parsedEpoch,
+		rewriteTimestamp: strict("rewrite-timestamp", rewrite) ?? false,
 		annotations,
 	};
 	const artifact = strict("oci-artifact", ociArtifact) ?? false;
@@ -61,12 +64,6 @@ export function parseImageOptions(attrs: Readonly<Record<string, string>>): {
 	}
 	if (!options.ociTypes && artifact) {
 		throw invalid('exporter option "oci-artifact=true" conflicts with "oci-mediatypes=false"');
-	}
-	if (kind === "estargz") {
-		throw unimplementedOption("compression=estargz");
-	}
-	if (strict("rewrite-timestamp", rewrite) === true) {
-		throw unimplementedOption("rewrite-timestamp=true");
 	}
 	return { options, rest };
 }
@@ -79,11 +76,7 @@ export function parseFlag(attrs: Readonly<Record<string, string>>, key: string):
 		: value === "" || parseGoBool(value, `non-bool value specified for ${key}`);
 }
 
-export function unimplementedOption(option: string): SlipwayError {
-	return new SlipwayError("unimplemented", `exporter option "${option}" is not supported yet`);
-}
-
-type CompressionName = Compression | "estargz";
+type CompressionName = ImageOptions["compression"];
 const compressions: readonly CompressionName[] = ["uncompressed", "gzip", "estargz", "zstd"];
 
 function parseCompression(text: string): CompressionName {

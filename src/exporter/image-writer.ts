@@ -10,9 +10,10 @@ import { writeConfigDocument } from "./config-document.ts";
 import { writeIndex, writeManifest } from "./documents.ts";
 import { epochOfMetadata } from "./epoch.ts";
 import type { ExportSource } from "./export-source.ts";
-import type { PlatformResult } from "./exporter.ts";
+import type { ExporterServices, PlatformResult } from "./exporter.ts";
 import type { ImageOptions } from "./image-options.ts";
 import { manifestLayer } from "./layer-descriptor.ts";
+import { rewriteLayers } from "./rewrite-layers.ts";
 import { withStatus } from "./status.ts";
 
 /** An image as documents and layers. Its documents are where `put` brought them, its layers wherever they were. */
@@ -36,6 +37,7 @@ export interface WrittenManifest {
 }
 
 export interface WriteImageOptions extends ImageOptions {
+	readonly services: Pick<ExporterServices, "archiver" | "content">;
 	/** Called for each document while its status is shown. */
 	readonly put: (digest: Digest, document: Uint8Array) => Promise<void>;
 }
@@ -71,16 +73,23 @@ export async function writeImage(
 		return digest;
 	};
 	const manifests: WrittenManifest[] = [];
+	const all = new Map<Digest, LayerBlob>();
 	for (const platform of platforms) {
-		const layers = layersOf.get(platform) ?? [];
+		const epoch =
+			options.epoch === undefined ? (epochSeconds ?? epochOfMetadata(metadata, platform.id)) : epochSeconds;
+		const made = layersOf.get(platform) ?? [];
+		const layers =
+			options.rewriteTimestamp && epoch !== undefined
+				? await rewriteLayers(made, platform.baseImageConfig, epoch, options, context)
+				: made;
+		for (const layer of layers) {
+			all.set(layer.descriptor.digest, layer);
+		}
 		manifests.push(
 			await writePlatform(platform, layers, {
 				...options,
 				annotations: isMap ? annotationsFor(groups, platform.platform) : common,
-				epochSeconds:
-					options.epoch === undefined
-						? (epochSeconds ?? epochOfMetadata(metadata, platform.id))
-						: epochSeconds,
+				epochSeconds: epoch,
 				put,
 			}),
 		);
@@ -88,8 +97,7 @@ export async function writeImage(
 	const [only] = manifests;
 	const root =
 		isMap || only === undefined ? await writeRoot(manifests, common, options.ociTypes, put) : only.descriptor;
-	const layers = new Map([...layersOf.values()].flat().map((layer) => [layer.descriptor.digest, layer]));
-	return { root, manifests, documents, layers, epochSeconds };
+	return { root, manifests, documents, layers: all, epochSeconds };
 }
 
 function checkAnnotations(

@@ -15,7 +15,7 @@ import {
 import { resolveSource } from "./export-source.ts";
 import type { PlatformResult } from "./exporter.ts";
 import { parseImageOptions } from "./image-options.ts";
-import { writeImage } from "./image-writer.ts";
+import { type WriteImageOptions, writeImage } from "./image-writer.ts";
 
 /**
  * Digests that BuildKit v0.32 gave for the same inputs, recorded with `buildctl build --output type=oci,compression=uncompressed`
@@ -81,13 +81,20 @@ test("docker: the whole archive with Docker's media types equals BuildKit's", as
 	assert.equal(sha256(bytes), "sha256:a2514dc5aa0b7642ec376d8a7ec5bfb41feea659a37087a54800c05cbf3aee89");
 });
 
+/** Layers of these tests are only described. */
+const unused = {} as WriteImageOptions["services"];
+
 async function manifestDigest(
 	entry: PlatformResult,
 	attrs: Readonly<Record<string, string>>,
 ): Promise<{ readonly root: string; readonly config: string }> {
 	const { options, rest } = parseImageOptions({ compression: "uncompressed", ...attrs });
 	const source = resolveSource(buildResult([entry]), rest);
-	const image = await writeImage(source, { ...options, put: async () => {} }, exportContext());
+	const image = await writeImage(
+		source,
+		{ ...options, services: unused, put: async () => {} },
+		exportContext(),
+	);
 	return { root: image.root.digest, config: image.manifests[0]?.config.digest ?? "" };
 }
 

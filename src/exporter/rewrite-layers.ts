@@ -1,0 +1,117 @@
+import type { ByteSource } from "../archive/archive.ts";
+import type { LayerBlob } from "../cache/cache.ts";
+import { wrap } from "../errors/errors.ts";
+import type { Descriptor } from "../oci/descriptor.ts";
+import type { Digest } from "../oci/digest.ts";
+import { parseImageConfig } from "../oci/image-config.ts";
+import { compressionOf, layerMediaType } from "../oci/media-types.ts";
+import type { StepContext } from "../solver/solver.ts";
+import type { ExporterServices } from "./exporter.ts";
+import type { ImageOptions } from "./image-options.ts";
+import { withStatus } from "./status.ts";
+
+/** By which BuildKit knows a layer that it has rewritten; it is left in manifests. */
+const rewrittenKey = "buildkit/rewritten-timestamp";
+const tocDigestKey = "containerd.io/snapshot/stargz/toc.digest";
+const tocSizeKey = "io.containers.estargz.uncompressed-size";
+
+/**
+ * The layers with no time later than the epoch, as new blobs in the wanted compression. The base image's own layers, from the first on
+ * as long as they are its, stay what they are: their digests are known to others.
+ */
+export async function rewriteLayers(
+	layers: readonly LayerBlob[],
+	baseConfig: Uint8Array | undefined,
+	epochSeconds: number,
+	options: Pick<ImageOptions, "compression" | "level"> & {
+		readonly services: Pick<ExporterServices, "archiver" | "content">;
+	},
+	context: StepContext,
+): Promise<readonly LayerBlob[]> {
+	const base = baseConfig === undefined || baseConfig.length === 0 ? [] : baseDiffIds(baseConfig);
+	let diverged = false;
+	const work = layers.map((layer, index) => {
+		diverged ||= layer.diffId !== base[index];
+		return { layer, isRewritten: diverged };
+	});
+	const id = `rewriting layers with source-date-epoch ${epochSeconds} (${goTimeString(epochSeconds)})`;
+	const others = new AbortController();
+	const signal = AbortSignal.any([context.signal, others.signal]);
+	return await withStatus(context, id, async () => {
+		const rewritten = work.map(async ({ layer, isRewritten }, index) => {
+			try {
+				return isRewritten ? await rewriteLayer(layer, epochSeconds, options, signal) : layer;
+			} catch (thrown) {
+				throw wrap(thrown, `failed to rewrite layer ${index + 1} of ${layers.length} to the epoch`);
+			}
+		});
+		try {
+			return await Promise.all(rewritten);
+		} catch (thrown) {
+			others.abort(thrown);
+			await Promise.allSettled(rewritten);
+			throw thrown;
+		}
+	});
+}
+
+function baseDiffIds(config: Uint8Array): readonly Digest[] {
+	try {
+		return parseImageConfig(config).rootfs?.diff_ids ?? [];
+	} catch (thrown) {
+		throw wrap(thrown, "failed to unmarshal base image config");
+	}
+}
+
+async function rewriteLayer(
+	layer: LayerBlob,
+	epochSeconds: number,
+	{ compression, level, services }: Parameters<typeof rewriteLayers>[3],
+	signal: AbortSignal,
+): Promise<LayerBlob> {
+	const { archiver, content } = services;
+	const { descriptor } = layer;
+	const { digest, size, annotations = {} } = descriptor;
+	const kind = annotations[tocDigestKey] === undefined ? compressionOf(descriptor.mediaType) : "estargz";
+	if (kind === compression && annotations[rewrittenKey] === String(epochSeconds)) {
+		return layer;
+	}
+	const isHere = (await content.info(digest))?.size === size;
+	const source: ByteSource = isHere
+		? { kind: "file", path: content.path(digest) }
+		: { kind: "stream", chunks: layer.provider.read(descriptor, { signal }) };
+	const dest = content.temporaryPath();
+	const written = await archiver.convertLayer(
+		{
+			source,
+			dest,
+			compression: { kind: compression, ...(level === undefined ? {} : { level }) },
+			expected: { digest, size },
+			maxModifiedSeconds: epochSeconds,
+		},
+		{ signal },
+	);
+	const made: Descriptor = {
+		mediaType: layerMediaType(written.compression, "oci"),
+		digest: written.digest as Digest,
+		size: written.size,
+		annotations: {
+			[rewrittenKey]: String(epochSeconds),
+			...(written.toc === undefined
+				? {}
+				: { [tocDigestKey]: written.toc.digest, [tocSizeKey]: String(written.uncompressedSize) }),
+		},
+	};
+	await content.adopt(dest, made);
+	return {
+		...layer,
+		descriptor: made,
+		diffId: written.diffId as Digest,
+		provider: { read: (_, readOptions) => content.read(made.digest, readOptions) },
+	};
+}
+
+/** As Go prints a time. */
+function goTimeString(seconds: number): string {
+	return `${new Date(seconds * 1000).toISOString().slice(0, 19).replace("T", " ")} +0000 UTC`;
+}
