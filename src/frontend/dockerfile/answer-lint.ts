@@ -24,7 +24,8 @@ export function answerLint({ file, definition, warnings, error }: LintFindings):
 		sources: [
 			{
 				filename: file.filename,
-				data: file.data,
+				// As protobuf's JSON leaves out what is empty.
+				data: file.data.length === 0 ? undefined : file.data,
 				definition: definitionJson({
 					...toDefinitionMessage(definition),
 					Source: completeSource(definition),
