@@ -65,8 +65,14 @@ test("createSshAgents refuses what is no agent", () => {
 		message: /make sure SSH_AUTH_SOCK is set/,
 	});
 	assert.throws(() => createSshAgents(["a=/nonexistent"], { env: {} }), { code: "not-found" });
+	assert.throws(() => createSshAgents(["a=/x,raw=perhaps"], { env: {} }), {
+		message: /invalid value for 'raw'/,
+	});
+	assert.throws(() => createSshAgents([`a=${import.meta.filename},raw=true`], { env: {} }), {
+		message: /raw mode must supply exactly one socket path/,
+	});
 	assert.throws(() => createSshAgents([`key=${import.meta.filename}`], { env: {} }), {
-		code: "unimplemented",
-		message: /ssh-add/,
+		code: "invalid-argument",
+		message: /failed to parse .*ssh-agent\.test\.ts: ssh: no key found/,
 	});
 });

@@ -3,11 +3,17 @@ import { createConnection, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { SlipwayError, wrap } from "../errors/errors.ts";
+import { type AgentKey, agentFailure, answerAgentRequest, readAgentKey } from "./key-agent.ts";
 import type { SessionSsh } from "./session.ts";
 
+/** What is lent under one id: the agent at a socket, or keys of files. */
+type Lent =
+	| { readonly kind: "socket"; readonly path: string; readonly raw: boolean }
+	| { readonly kind: "keys"; readonly keys: readonly AgentKey[] };
+
 /**
- * The client's agents by id, from `--ssh`: `default`, `id`, `id=socket`; without a socket it is that of `SSH_AUTH_SOCK`.
- * Throws `invalid-argument` for what is no agent.
+ * The client's agents by id, from `--ssh`: `default`, `id`, `id=socket`, `id=key,key`; without a path it is the socket of
+ * `SSH_AUTH_SOCK`. `raw=true` after a socket lends whatever it speaks, unfiltered. Throws `invalid-argument` for what is no agent.
  */
 export function createSshAgents(
 	specs: readonly string[],
@@ -17,44 +23,71 @@ export function createSshAgents(
 		readonly cwd?: string;
 	},
 ): SessionSsh {
-	const agents = new Map(specs.map((spec) => parseAgent(spec, options.env, options.cwd ?? "")));
+	const agents = new Map<string, Lent>();
+	for (const spec of specs) {
+		const { id, ...parsed } = parseSpec(spec, options.env);
+		if (agents.has(id)) {
+			throw new SlipwayError("invalid-argument", `duplicate agent ID ${JSON.stringify(id)}`);
+		}
+		agents.set(id, lentBy(id, parsed, options.cwd ?? ""));
+	}
 	return {
 		async agent(id, { uid, gid, mode, signal }) {
 			signal.throwIfAborted();
-			const agentPath = agents.get(id === "" ? "default" : id);
-			return agentPath === undefined ? undefined : serveAgent(agentPath, { uid, gid, mode });
+			const lent = agents.get(id === "" ? "default" : id);
+			return lent === undefined ? undefined : serveAgent(lent, { uid, gid, mode });
 		},
 	};
 }
 
-function parseAgent(
+function parseSpec(
 	spec: string,
 	env: Readonly<Record<string, string | undefined>>,
-	cwd: string,
-): [string, string] {
+): { readonly id: string; readonly paths: readonly string[]; readonly raw: boolean } {
 	const equals = spec.indexOf("=");
 	const id = (equals === -1 ? spec : spec.slice(0, equals)) || "default";
-	const given = equals === -1 ? "" : spec.slice(equals + 1);
-	const path = given === "" ? (env["SSH_AUTH_SOCK"] ?? "") : given;
-	if (path === "") {
+	const values = equals === -1 ? [] : spec.slice(equals + 1).split(",");
+	const given = values.filter((value) => value !== "" && !value.startsWith("raw="));
+	const raw = values.find((value) => value.startsWith("raw="))?.slice("raw=".length) ?? "false";
+	if (!/^(?:1|t|true|0|f|false)$/i.test(raw)) {
+		throw new SlipwayError("invalid-argument", `invalid value for 'raw': ${raw}`);
+	}
+	const paths = given.length === 0 ? [env["SSH_AUTH_SOCK"] ?? ""] : given;
+	if (paths[0] === "") {
 		throw new SlipwayError(
 			"invalid-argument",
 			"invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set",
 		);
 	}
-	let isSocket: boolean;
-	try {
-		isSocket = statSync(resolve(cwd, path)).isSocket();
-	} catch (error) {
-		throw wrap(error, `failed to find ssh agent ${id}`);
+	return { id, paths, raw: /^(?:1|t|true)$/i.test(raw) };
+}
+
+function lentBy(
+	id: string,
+	{ paths, raw }: { readonly paths: readonly string[]; readonly raw: boolean },
+	cwd: string,
+): Lent {
+	const absolute = paths.map((path) => resolve(cwd, path));
+	const sockets = absolute.filter((path) => {
+		try {
+			return statSync(path).isSocket();
+		} catch (error) {
+			throw wrap(error, `failed to find ssh agent ${id}`);
+		}
+	});
+	const [socket] = sockets;
+	if (sockets.length > 1) {
+		throw new SlipwayError("invalid-argument", `--ssh ${id}: only single socket allowed`);
 	}
-	if (!isSocket) {
-		throw new SlipwayError(
-			"unimplemented",
-			`--ssh ${spec}: ${path} is no socket, and keys from files are not supported: add it to an agent with ssh-add, then use --ssh ${id}`,
-		);
+	if (raw && (socket === undefined || paths.length > 1)) {
+		throw new SlipwayError("invalid-argument", `raw mode must supply exactly one socket path for "${id}"`);
 	}
-	return [id, resolve(cwd, path)];
+	if (socket !== undefined && paths.length > 1) {
+		throw new SlipwayError("invalid-argument", `--ssh ${id}: invalid combination of keys and sockets`);
+	}
+	return socket === undefined
+		? { kind: "keys", keys: absolute.map(readAgentKey) }
+		: { kind: "socket", path: socket, raw };
 }
 
 /**
@@ -62,7 +95,7 @@ function parseAgent(
  * change the agent or take its keys is refused.
  */
 async function serveAgent(
-	agentPath: string,
+	lent: Lent,
 	owner: { readonly uid: number; readonly gid: number; readonly mode: number },
 ): Promise<AsyncDisposable & { readonly socketPath: string }> {
 	const directory = mkdtempSync(join(tmpdir(), "slipway-ssh-"));
@@ -76,7 +109,16 @@ async function serveAgent(
 	};
 	const server = createServer((client) => {
 		hold(client);
-		relay(client, hold(createConnection(agentPath)));
+		if (lent.kind === "keys") {
+			void answerFrom(client, lent.keys);
+			return;
+		}
+		const agent = hold(createConnection(lent.path));
+		if (lent.raw) {
+			pipeRaw(client, agent);
+		} else {
+			relay(client, agent);
+		}
 	});
 	try {
 		await new Promise<void>((done, failed) => {
@@ -104,7 +146,6 @@ async function serveAgent(
 
 /** draft-ietf-sshm-ssh-agent, section 3: a message is its length (4 bytes), its type (1 byte), its content. */
 const allowedRequests: ReadonlySet<number> = new Set([11, 13]);
-const failure = Uint8Array.of(0, 0, 0, 1, 5);
 
 /** OpenSSH's own limit for one message. */
 const maxMessage = 256 * 1024;
@@ -121,7 +162,7 @@ function relay(client: Socket, agent: Socket): void {
 		const answers = messages(agent);
 		for await (const request of messages(client)) {
 			if (!allowedRequests.has(request[4] ?? 0)) {
-				client.write(failure);
+				client.write(agentFailure);
 				continue;
 			}
 			agent.write(request);
@@ -134,6 +175,24 @@ function relay(client: Socket, agent: Socket): void {
 	};
 	// A broken connection is the client's to notice.
 	answer().then(end, end);
+}
+
+async function answerFrom(client: Socket, keys: readonly AgentKey[]): Promise<void> {
+	try {
+		for await (const request of messages(client)) {
+			client.write(answerAgentRequest(keys, request));
+		}
+	} catch {
+		// A broken connection is the client's to notice.
+	}
+	client.destroy();
+}
+
+function pipeRaw(client: Socket, agent: Socket): void {
+	client.pipe(agent);
+	agent.pipe(client);
+	client.once("close", () => agent.destroy());
+	agent.once("close", () => client.destroy());
 }
 
 async function* messages(socket: Socket): AsyncGenerator<Buffer, undefined> {
