@@ -1,12 +1,11 @@
-import { SlipwayError } from "../errors/errors.ts";
-import type { BuildResult, Exporter, PlatformResult } from "../exporter/exporter.ts";
-import type { FrontendPlatform, FrontendResult } from "../frontend/frontend.ts";
-import type { Definition } from "../llb/llb.ts";
-import { load } from "../llb/load.ts";
-import { formatPlatformAll } from "../oci/platform.ts";
+import { canceled, SlipwayError } from "../errors/errors.ts";
+import type { BuildResult, Exporter } from "../exporter/exporter.ts";
+import type { FrontendRef, FrontendResult } from "../frontend/frontend.ts";
+import { createGatewayService } from "../frontend/gateway/gateway-service.ts";
 import type { Job } from "../solver/solver.ts";
-import type { Output } from "../worker/worker.ts";
-import { createBridge } from "./bridge.ts";
+import type { JobClient, Output } from "../worker/worker.ts";
+import { createBridge, type JobBridge } from "./bridge.ts";
+import { openBuildCaches } from "./build-caches.ts";
 import type {
 	BuildOptions,
 	BuildRequest,
@@ -16,7 +15,7 @@ import type {
 	Entitlement,
 	ExporterRequest,
 } from "./control.ts";
-import { verticesOf } from "./vertices.ts";
+import { createFailedSteps } from "./failed-steps.ts";
 
 export function createController(services: ControllerServices): Controller {
 	return { build: (request, options) => build(services, request, options) };
@@ -27,31 +26,47 @@ async function build(
 	request: BuildRequest,
 	options: BuildOptions,
 ): Promise<BuildResponse> {
-	const exporters = request.exporters.map((each) => exporterOf(services, each));
-	const allowed = grantedEntitlements(services, request);
-	await using job = services.solver.openJob({
-		id: request.ref,
-		progress: options.progress,
-		client: options.session,
-	});
-	await using bridge = createBridge(job, services, { ...options, allowed });
-	const made = await runFrontend(services, request, { bridge, options });
-	await using held = new AsyncDisposableStack();
-	const refs = await Promise.all(
-		made.platforms.map((platform) => solvePlatform(job, platform, { allowed, signal: options.signal, held })),
+	const exporters = request.exporters.map(({ type, attrs }) =>
+		exporterOf(services, { type, attrs: withEpoch(attrs, request.frontendOptions) }),
 	);
-	const result: BuildResult = {
-		refs,
-		multiPlatform: made.multiPlatform,
-		metadata: textMetadata(made.metadata),
+	const allowed = grantedEntitlements(services, request);
+	await using failedSteps = createFailedSteps();
+	const isGateway = isEmpty(request.frontend) && request.definition === undefined;
+	const client: JobClient = {
+		session: options.session,
+		// Others show the error and are gone.
+		...(isGateway ? { keepFailed: (state) => failedSteps.keep(state) } : {}),
 	};
+	await using job = services.solver.openJob({ id: request.ref, progress: options.progress, client });
+	const { sourcePolicies = [], cacheImports = [], cacheExports = [] } = request;
+	const caches =
+		services.caches && openBuildCaches(services.caches, job, { cacheImports, cacheExports }, options);
+	await using bridge = createBridge(job, services, {
+		...options,
+		allowed,
+		sourcePolicies,
+		failedSteps,
+		caches,
+	});
+	const made = isGateway
+		? await clientResult(services, request, { bridge, options })
+		: await requestedResult(request, { bridge, signal: options.signal });
+	const result = await computeResult(made, bridge, options.signal);
 	const exporterResponse: Record<string, string> = {};
-	if (refs.length > 0) {
-		for (const [index, exporter] of exporters.entries()) {
-			Object.assign(exporterResponse, await runExporter(job, exporter, { index, result, options }));
+	for (const [index, exporter] of exporters.entries()) {
+		Object.assign(exporterResponse, await runExporter(job, exporter, { index, result, options }));
+	}
+	const decoder = new TextDecoder();
+	for (const [key, value] of Object.entries(made.metadata)) {
+		if (key.startsWith("frontend.")) {
+			exporterResponse[key] = decoder.decode(value);
 		}
 	}
 	return { exporterResponse, metadata: made.metadata };
+}
+
+function isEmpty(text: string | undefined): boolean {
+	return text === undefined || text === "";
 }
 
 function exporterOf(services: ControllerServices, { type, attrs }: ExporterRequest): Exporter {
@@ -60,6 +75,18 @@ function exporterOf(services: ControllerServices, { type, attrs }: ExporterReque
 		throw new SlipwayError("not-found", `exporter ${JSON.stringify(type)} could not be found`);
 	}
 	return factory(attrs);
+}
+
+/** SOURCE_DATE_EPOCH as a build argument is also the exporters', where they have none of their own. */
+function withEpoch(
+	attrs: ExporterRequest["attrs"],
+	frontendOptions: BuildRequest["frontendOptions"],
+): ExporterRequest["attrs"] {
+	const epoch = frontendOptions["build-arg:SOURCE_DATE_EPOCH"];
+	const isEpoch = epoch !== undefined && /^(?:[+-]?\d+)?$/.test(epoch);
+	return isEpoch && attrs["source-date-epoch"] === undefined
+		? { ...attrs, "source-date-epoch": epoch }
+		: attrs;
 }
 
 /** What the client asks for and the operator allows; asking for more is an error of its own. */
@@ -74,70 +101,87 @@ function grantedEntitlements(services: ControllerServices, request: BuildRequest
 	return new Set(request.entitlements);
 }
 
-async function runFrontend(
+interface ResultContext {
+	readonly bridge: JobBridge;
+	readonly options: BuildOptions;
+}
+
+/** The client finds the gateway under the build's ref, and ends by returning a result. */
+async function clientResult(
 	services: ControllerServices,
 	request: BuildRequest,
-	{ bridge, options }: { readonly bridge: ReturnType<typeof createBridge>; readonly options: BuildOptions },
+	{ bridge, options }: ResultContext,
 ): Promise<FrontendResult> {
-	if (request.definition !== undefined) {
-		return graphResult(services, request.definition);
+	await using gateway = createGatewayService(bridge, { inputs: request.frontendInputs });
+	using _registered = services.builds.register(request.ref, gateway);
+	return await new Promise<FrontendResult>((resolve, reject) => {
+		const { signal } = options;
+		const abort = (): void => reject(canceled(signal.reason));
+		signal.addEventListener("abort", abort, { once: true });
+		gateway.returned.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+		if (signal.aborted) {
+			abort();
+		}
+	});
+}
+
+const emptyResult: FrontendResult = {
+	ref: undefined,
+	refs: new Map(),
+	metadata: {},
+	attestations: new Map(),
+};
+
+async function requestedResult(
+	request: BuildRequest,
+	{ bridge, signal }: { readonly bridge: JobBridge; readonly signal: AbortSignal },
+): Promise<FrontendResult> {
+	const { definition, cacheImports = [] } = request;
+	const { frontend, options } = chooseFrontend(request);
+	if (definition !== undefined && definition.ops.length > 0) {
+		if (frontend !== "") {
+			throw new SlipwayError("unknown", "cannot solve with both Definition and Frontend specified");
+		}
+		return { ...emptyResult, ref: await bridge.solve(definition, { evaluate: false, signal, cacheImports }) };
 	}
-	const frontend = services.frontends.get(request.frontend ?? "");
-	if (frontend === undefined) {
-		throw new SlipwayError("not-found", `frontend ${request.frontend ?? ""} not found`);
+	if (frontend === "") {
+		return emptyResult;
 	}
-	return await frontend.solve(
-		{
-			options: request.frontendOptions,
-			inputs: request.frontendInputs,
-			sessionId: options.session.id,
-			signal: options.signal,
-		},
-		bridge,
+	return await bridge.solveFrontend(
+		{ frontend, options, inputs: request.frontendInputs, evaluate: false },
+		{ signal },
 	);
 }
 
-/** A graph without a frontend: a file system without an image config. */
-function graphResult(services: ControllerServices, definition: Definition): FrontendResult {
-	const [platform] = services.worker.platforms;
-	if (platform === undefined) {
-		throw new SlipwayError("internal", "the worker has no platform");
-	}
-	return {
-		platforms: [
-			{
-				id: formatPlatformAll(platform),
-				platform,
-				definition,
-				imageConfig: undefined,
-				baseImageConfig: undefined,
-			},
-		],
-		multiPlatform: false,
-		metadata: {},
-	};
+/** Clients that know nothing of built-in frontends ask the gateway for them. */
+function chooseFrontend({ frontend = "", frontendOptions: options }: BuildRequest): {
+	readonly frontend: string;
+	readonly options: BuildRequest["frontendOptions"];
+} {
+	const { source, ...rest } = options;
+	const isNamed = Object.keys(options).some((key) => /^context:dockerfile\.v0(?:::|$)/.test(key));
+	return frontend === "gateway.v0" && source === "dockerfile.v0" && !isNamed
+		? { frontend: source, options: rest }
+		: { frontend, options };
 }
 
-async function solvePlatform(
-	job: Job<Output>,
-	platform: FrontendPlatform,
-	{
-		allowed,
-		signal,
-		held,
-	}: {
-		readonly allowed: ReadonlySet<Entitlement>;
-		readonly signal: AbortSignal;
-		readonly held: AsyncDisposableStack;
-	},
-): Promise<PlatformResult> {
-	const { definition, ...rest } = platform;
-	if (definition === undefined || definition.ops.length === 0) {
-		return { ...rest, ref: undefined };
+/** All trees, at the same time. */
+async function computeResult(
+	{ ref, refs, metadata, attestations }: FrontendResult,
+	bridge: JobBridge,
+	signal: AbortSignal,
+): Promise<BuildResult> {
+	if (attestations.size > 0) {
+		throw new SlipwayError("unimplemented", "attestations of a frontend can't be exported yet");
 	}
-	const built = await job.build(verticesOf(load(definition), allowed), { signal });
-	held.defer(() => built.release());
-	return { ...rest, ref: built.result };
+	const outputOf = async (each: FrontendRef | undefined): Promise<Output> =>
+		each === undefined ? undefined : await bridge.refs.output(each, signal);
+	const [single, ...byKey] = await Promise.all([outputOf(ref), ...[...refs.values()].map(outputOf)]);
+	return {
+		ref: single,
+		refs: new Map([...refs.keys()].map((key, index) => [key, byKey[index]])),
+		metadata,
+	};
 }
 
 function runExporter(
@@ -153,9 +197,4 @@ function runExporter(
 	return job.step({ id, name: exporter.name, signal: options.signal }, (step) =>
 		exporter.export(result, { ...step, session: options.session, index }),
 	);
-}
-
-function textMetadata(metadata: Readonly<Record<string, Uint8Array>>): Readonly<Record<string, string>> {
-	const decoder = new TextDecoder();
-	return Object.fromEntries(Object.entries(metadata).map(([key, value]) => [key, decoder.decode(value)]));
 }

@@ -1,11 +1,23 @@
 import type { ExporterFactory } from "../exporter/exporter.ts";
-import type { Frontend } from "../frontend/frontend.ts";
+import type {
+	Frontend,
+	ResolvedSource,
+	ResolveSourceRequest,
+	SourceIdentity,
+	SourcePolicy,
+	WorkerIdentity,
+} from "../frontend/frontend.ts";
 import type { Definition } from "../llb/llb.ts";
+import type { Platform } from "../oci/platform.ts";
 import type { ProgressSink } from "../progress/progress.ts";
+import type { RemoteCaches } from "../remotecache/remote-caches.ts";
+import type { CacheOptions } from "../remotecache/remotecache.ts";
 import type { Session } from "../session/session.ts";
 import type { Solver } from "../solver/solver.ts";
 import type { ImageResolver } from "../source/source.ts";
+import type { ContainerFactory } from "../worker/step-container.ts";
 import type { Output, WorkerServices } from "../worker/worker.ts";
+import type { BuildRegistry } from "./build-registry.ts";
 
 /**
  * One build from request to delivered outputs: a job in the solver, a frontend that makes graphs, their results, exporters.
@@ -19,13 +31,20 @@ export interface Controller {
 export interface BuildRequest {
 	/** Unique among the builds that run; `^[a-z0-9]+$`. */
 	readonly ref: string;
-	/** `dockerfile.v0`, or undefined when `definition` is the graph. */
+	/**
+	 * `dockerfile.v0`, `gateway.v0`; undefined or empty when `definition` is the graph. With neither, the client is the frontend
+	 * itself: it finds the build under its ref in the `BuildRegistry` and says there what the result is.
+	 */
 	readonly frontend: string | undefined;
 	readonly frontendOptions: Readonly<Record<string, string>>;
 	readonly frontendInputs: ReadonlyMap<string, Definition>;
 	readonly definition: Definition | undefined;
 	readonly exporters: readonly ExporterRequest[];
 	readonly entitlements: readonly Entitlement[];
+	/** Caches that `definition` is looked up in. Frontends have theirs in their options. */
+	readonly cacheImports?: readonly CacheOptions[];
+	readonly cacheExports?: readonly CacheOptions[];
+	readonly sourcePolicies?: readonly SourcePolicy[];
 }
 
 export interface ExporterRequest {
@@ -43,7 +62,26 @@ export interface BuildOptions {
 	readonly session: Session;
 	readonly progress: ProgressSink;
 	readonly signal: AbortSignal;
+	/** Asked about every source, after the policies. */
+	readonly sourceVerifier?: SourceVerifier;
 }
+
+/** A client that decides about sources while its build runs (`PolicyVerifier` of its session). */
+export interface SourceVerifier {
+	check(request: SourceCheck, options: { readonly signal: AbortSignal }): Promise<SourceVerdict>;
+}
+
+export interface SourceCheck {
+	readonly platform: Platform | undefined;
+	readonly source: ResolvedSource;
+}
+
+export type SourceVerdict =
+	| { readonly kind: "allow" }
+	| { readonly kind: "deny"; readonly action: string; readonly messages: readonly string[] }
+	| { readonly kind: "convert"; readonly update: SourceIdentity | undefined }
+	/** It wants to know more first. */
+	| { readonly kind: "resolve"; readonly request: ResolveSourceRequest };
 
 export interface BuildResponse {
 	/** All exporters' responses merged, the last one wins: `containerimage.digest`, `image.name`, …. */
@@ -54,12 +92,21 @@ export interface BuildResponse {
 
 export interface ControllerServices {
 	readonly solver: Solver<Output>;
-	readonly worker: Pick<WorkerServices, "mountRoot" | "beforeMounts" | "platforms" | "sources">;
+	readonly worker: Pick<
+		WorkerServices,
+		"mountRoot" | "beforeMounts" | "platforms" | "searchPath" | "sources"
+	>;
+	readonly workerIdentity: WorkerIdentity;
 	readonly resolver: ImageResolver;
+	readonly containers: ContainerFactory;
 	/** By name. */
 	readonly frontends: ReadonlyMap<string, Frontend>;
 	/** By type. */
 	readonly exporters: ReadonlyMap<string, ExporterFactory>;
 	/** What the operator of this builder allows at all. */
 	readonly allowedEntitlements: readonly Entitlement[];
+	/** Where clients that are frontends find their builds. */
+	readonly builds: BuildRegistry;
+	/** Caches that are imported and exported; without it there are none. */
+	readonly caches?: RemoteCaches;
 }

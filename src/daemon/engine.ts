@@ -11,6 +11,7 @@ import { imageClosure } from "../content/image-closure.ts";
 import { createImageStore, type ImageStore } from "../content/image-store.ts";
 import { openLocalContentStore } from "../content/local.ts";
 import { createController } from "../control/build.ts";
+import { type BuildRegistry, createBuildRegistry } from "../control/build-registry.ts";
 import type { BuildOptions, BuildRequest, BuildResponse, Entitlement } from "../control/control.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { hideUnifiedHierarchy } from "../executor/cgroups.ts";
@@ -21,6 +22,7 @@ import { createOciExecutor } from "../executor/oci-executor.ts";
 import { findRuntime } from "../executor/runtime.ts";
 import { exporterFactories } from "../exporter/exporter-factories.ts";
 import { createDockerfileFrontend } from "../frontend/dockerfile/frontend.ts";
+import type { WorkerIdentity } from "../frontend/frontend.ts";
 import type { Digest } from "../oci/digest.ts";
 import { hostPlatforms } from "../oci/host-platforms.ts";
 import { createRegistryClient } from "../registry/client.ts";
@@ -35,17 +37,23 @@ import { authOf } from "../source/registry-origin.ts";
 import type { Source } from "../source/source.ts";
 import { setPropagation } from "../sys/mount.ts";
 import { unshare } from "../sys/namespace.ts";
+import { createCacheMounts } from "../worker/cache-mounts.ts";
 import { runnablePlatforms } from "../worker/emulation.ts";
 import { mountTree } from "../worker/mounted-tree.ts";
 import { createOpResolver } from "../worker/op-resolver.ts";
+import { createContainerFactory } from "../worker/step-container.ts";
 import { defaultLogLimits, type LogLimits, type Output, type WorkerServices } from "../worker/worker.ts";
 import { defaultRoot } from "./default-root.ts";
 import { openSnapshotter } from "./open-snapshotter.ts";
 import { openStateDirectory } from "./state-directory.ts";
+import { openWorkerIdentity } from "./worker-identity.ts";
 
 /** A builder on one state directory. Disposing it waits for what it does and gives the directory free. */
 export interface Engine extends AsyncDisposable {
 	readonly root: string;
+	readonly worker: WorkerIdentity;
+	/** Where a client that is the frontend itself finds its build: `gatewayMethods` serve it. */
+	readonly builds: BuildRegistry;
 	/** Rejects with the first error of the build; see `Controller`. */
 	build(request: BuildRequest, options: BuildOptions): Promise<BuildResponse>;
 }
@@ -150,9 +158,15 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 	};
 	mkdirSync(services.mountRoot, { recursive: true, mode: 0o700 });
 	const results = createResultStore(cache);
+	const cacheMounts = createCacheMounts(cache);
+	const workerIdentity = openWorkerIdentity(root, {
+		snapshotter: snapshotter.name,
+		network: options.network?.mode ?? "auto",
+	});
+	const builds = createBuildRegistry();
 	const solver = stack.use(
 		createSolver<Output>({
-			resolveOp: createOpResolver(services),
+			resolveOp: createOpResolver(services, cacheMounts),
 			keys: createDatabaseKeyStore(database),
 			results,
 			handling: {
@@ -177,10 +191,15 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 			mountTree: (mounts) => mountTree(mounts, services),
 		}),
 		allowedEntitlements: allEntitlements,
+		workerIdentity,
+		containers: createContainerFactory(services, cacheMounts),
+		builds,
 	});
 	const held = stack.move();
 	return {
 		root,
+		worker: workerIdentity,
+		builds,
 		build: (request, buildOptions) => controller.build(request, buildOptions),
 		[Symbol.asyncDispose]: () => held.disposeAsync(),
 	};

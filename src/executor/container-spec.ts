@@ -88,6 +88,7 @@ export function containerSpec(input: SpecInput): RuntimeSpec {
 	return {
 		ociVersion: "1.0.2",
 		process: {
+			...(run.io?.terminal ? { terminal: true } : {}),
 			user: {
 				uid: input.user.uid,
 				gid: input.user.gid,

@@ -9,6 +9,11 @@ import type { MountSpec } from "../sys/sys.ts";
 export interface Executor {
 	/** Resolves with the status of the process, also if it is not 0. Rejects when the container could not be started. */
 	run(options: RunOptions): Promise<ExitStatus>;
+	/**
+	 * Runs another process in a container that runs, with that container's limits. Rejects with `not-found` when there is none of
+	 * this id. Aborting kills this process only; the end of the container ends it too.
+	 */
+	exec(options: ExecOptions): Promise<ExitStatus>;
 	/** Ends and removes what an earlier, killed builder left behind in the executor's directory. */
 	sweep(): Promise<void>;
 }
@@ -34,9 +39,41 @@ export interface RunOptions {
 	readonly userNamespace?: string;
 	/** Stub files and directories that were made for mounts are removed afterwards, parents too if this is set. */
 	readonly removeMountStubsRecursive: boolean;
-	readonly onOutput: (stream: 1 | 2, chunk: Uint8Array) => void;
+	/** A promise that it gives is waited for before more is read. */
+	readonly onOutput: OutputListener;
+	/** Default: nothing to read and no terminal. */
+	readonly io?: ProcessIo;
+	/** Called once, when the process runs. */
+	readonly onStarted?: (process: RunningProcess) => void;
 	/** Aborting kills all processes of the container at once; `run` then rejects with `canceled`. */
 	readonly signal: AbortSignal;
+}
+
+export interface ExecOptions {
+	/** Of the container. */
+	readonly id: string;
+	readonly process: ProcessOptions;
+	readonly security: SecurityMode;
+	readonly onOutput: OutputListener;
+	readonly io?: ProcessIo;
+	readonly onStarted?: (process: RunningProcess) => void;
+	readonly signal: AbortSignal;
+}
+
+export type OutputListener = (stream: 1 | 2, chunk: Uint8Array) => Promise<void> | undefined | void;
+
+export interface ProcessIo {
+	/** Read until its end, or until the process has ended. */
+	readonly stdin?: AsyncIterable<Uint8Array>;
+	/** The process has a terminal for all three streams; its output is stream 1. */
+	readonly terminal?: boolean;
+}
+
+export interface RunningProcess {
+	/** Of its terminal; without one it does nothing. */
+	resize(size: { readonly rows: number; readonly columns: number }): void;
+	/** After the end it does nothing. */
+	signal(signal: NodeJS.Signals): void;
 }
 
 export interface RootMount {

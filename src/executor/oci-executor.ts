@@ -1,20 +1,21 @@
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { canceled, SlipwayError, wrap } from "../errors/errors.ts";
 import type { RuntimeMount } from "../oci/runtime-spec.ts";
 import { listMounts, mount, unmount } from "../sys/mount.ts";
 import { resolveInRoot } from "../sys/root-path.ts";
-import { killProcess } from "../sys/spawn.ts";
-import type { ChildProcess, MountSpec } from "../sys/sys.ts";
+import type { MountSpec } from "../sys/sys.ts";
 import { type CgroupVersion, cgroupVersion, defaultPidsLimit } from "./cgroups.ts";
 import { containerSpec, runtimeSpecJson } from "./container-spec.ts";
 import { type DnsOptions, hostsFile, resolvConf } from "./etc-files.ts";
-import type { ContainerMount, Executor, ExitStatus, RunOptions } from "./executor.ts";
+import { execInContainer } from "./exec-in-container.ts";
+import type { ContainerMount, ExecOptions, Executor, ExitStatus, RunOptions } from "./executor.ts";
 import { watchMountStubs } from "./mount-stubs.ts";
 import type { StepNetwork } from "./network.ts";
 import type { Networks } from "./networks.ts";
 import { lookupUser } from "./passwd.ts";
-import { deleteContainer, type Runtime, readRuntimeLog, startContainer } from "./runtime.ts";
+import { runProcess } from "./process-io.ts";
+import { deleteContainer, type Runtime, readRuntimeLog, runCommand, runtimeEnvironment } from "./runtime.ts";
 import { createStepCgroup, removeStepCgroup, type StepCgroup } from "./step-cgroup.ts";
 import { makeDirectories } from "./working-directory.ts";
 
@@ -139,33 +140,36 @@ class OciExecutor implements Executor {
 			pidFile: join(bundle, "pid"),
 			logFile: join(bundle, "log"),
 		};
-		run.signal.throwIfAborted();
-		const child = startContainer(runtime, container);
-		const kill = (): void => killContainer(child, container.pidFile);
-		run.signal.addEventListener("abort", kill, { once: true });
-		try {
-			const output = Promise.all([
-				pipeOutput(child.stdout, (chunk) => run.onOutput(1, chunk)),
-				pipeOutput(child.stderr, (chunk) => run.onOutput(2, chunk)),
-			]);
-			const status = await child.exited;
-			const outOfMemory = status.code !== 0 && cgroup.wasOutOfMemory();
-			const log = status.code === 0 ? undefined : readRuntimeLog(container.logFile);
-			if (run.signal.aborted || status.signal !== undefined || log !== undefined) {
-				// The runtime did not come to its own clean-up.
-				await deleteContainer(runtime, run.id);
-			}
-			await output;
-			if (run.signal.aborted) {
-				throw canceled(run.signal.reason);
-			}
-			if (log !== undefined) {
-				throw new SlipwayError("unknown", `${runtime.name} could not start the process: ${log}`);
-			}
-			return { code: status.code, outOfMemory };
-		} finally {
-			run.signal.removeEventListener("abort", kill);
+		const status = await runProcess({
+			argv: runCommand(runtime, container),
+			env: runtimeEnvironment,
+			pidFile: container.pidFile,
+			io: run.io ?? {},
+			onOutput: run.onOutput,
+			onStarted: run.onStarted,
+			signal: run.signal,
+		});
+		const outOfMemory = status.code !== 0 && cgroup.wasOutOfMemory();
+		const log = status.code === 0 ? undefined : readRuntimeLog(container.logFile);
+		if (run.signal.aborted || status.signal !== undefined || log !== undefined) {
+			// The runtime did not come to its own clean-up.
+			await deleteContainer(runtime, run.id);
 		}
+		if (run.signal.aborted) {
+			throw canceled(run.signal.reason);
+		}
+		if (log !== undefined) {
+			throw new SlipwayError("unknown", `${runtime.name} could not start the process: ${log}`);
+		}
+		return { code: status.code, outOfMemory };
+	}
+
+	async exec(options: ExecOptions): Promise<ExitStatus> {
+		const bundle = join(this.#containers, options.id);
+		if (this.#runtime === undefined || !existsSync(bundle)) {
+			throw new SlipwayError("not-found", `container ${options.id} does not run`);
+		}
+		return await execInContainer(this.#runtime, bundle, options);
 	}
 
 	async sweep(): Promise<void> {
@@ -288,33 +292,6 @@ function removeNotedCgroup(bundle: string): void {
 		return;
 	}
 	removeStepCgroup(path);
-}
-
-/** All of a container's processes live in one pid namespace: the end of its first process is the end of all. */
-function killContainer(child: ChildProcess, pidFile: string): void {
-	let pid = 0;
-	try {
-		pid = Number(readFileSync(pidFile, "utf8"));
-	} catch {
-		// Not started yet; the runtime's end takes what it had begun with it.
-	}
-	if (pid > 1) {
-		killProcess(pid, "SIGKILL");
-	} else {
-		child.kill("SIGKILL", { group: true });
-	}
-}
-
-function pipeOutput(stream: ChildProcess["stdout"], onChunk: (chunk: Uint8Array) => void): Promise<void> {
-	return new Promise((resolve) => {
-		if (stream === undefined) {
-			resolve();
-			return;
-		}
-		stream.on("data", onChunk);
-		stream.on("error", () => resolve());
-		stream.on("close", () => resolve());
-	});
 }
 
 function writeInto(directory: string, name: string, text: string): string {

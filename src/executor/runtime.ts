@@ -1,7 +1,6 @@
 import { readFileSync } from "node:fs";
 import { SlipwayError } from "../errors/errors.ts";
 import { spawn } from "../sys/spawn.ts";
-import type { ChildProcess } from "../sys/sys.ts";
 import { findProgram } from "./find-program.ts";
 
 /** An OCI runtime's program: crun, or runc, which takes the same arguments and three times as long. */
@@ -33,8 +32,8 @@ export function findRuntime(options: {
 	);
 }
 
-/** Starts `run` for a bundle; errors of the runtime itself go to `logFile`, the process's output to the pipes. */
-export function startContainer(
+/** The command that runs a bundle; errors of the runtime itself go to `logFile`, the process's output to the command's. */
+export function runCommand(
 	runtime: Runtime,
 	container: {
 		readonly id: string;
@@ -42,27 +41,41 @@ export function startContainer(
 		readonly pidFile: string;
 		readonly logFile: string;
 	},
-): ChildProcess {
-	return spawn({
-		argv: [
-			runtime.path,
-			"--root",
-			runtime.stateDir,
-			"--log",
-			container.logFile,
-			"--log-format",
-			"json",
-			"run",
-			"--bundle",
-			container.bundle,
-			"--pid-file",
-			container.pidFile,
-			container.id,
-		],
-		env: runtimeEnvironment,
-		// A Ctrl-C at the terminal is for us: we end the container ourselves.
-		group: "own",
-	});
+): [string, ...string[]] {
+	return [
+		...logTo(runtime, container.logFile),
+		"run",
+		"--bundle",
+		container.bundle,
+		"--pid-file",
+		container.pidFile,
+		container.id,
+	];
+}
+
+/** The command that runs one more process, described by `processFile` (`process` of the runtime spec), in a container that runs. */
+export function execCommand(
+	runtime: Runtime,
+	process: {
+		readonly id: string;
+		readonly processFile: string;
+		readonly pidFile: string;
+		readonly logFile: string;
+	},
+): [string, ...string[]] {
+	return [
+		...logTo(runtime, process.logFile),
+		"exec",
+		"--process",
+		process.processFile,
+		"--pid-file",
+		process.pidFile,
+		process.id,
+	];
+}
+
+function logTo(runtime: Runtime, logFile: string): [string, ...string[]] {
+	return [runtime.path, "--root", runtime.stateDir, "--log", logFile, "--log-format", "json"];
 }
 
 /** Removes what the runtime knows of a container, and ends its processes. One that it does not know is no error. */
@@ -76,7 +89,10 @@ export async function deleteContainer(runtime: Runtime, id: string): Promise<voi
 	await child.exited;
 }
 
-const runtimeEnvironment = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" };
+/** Of all commands of the runtime. */
+export const runtimeEnvironment: Readonly<Record<string, string>> = {
+	PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+};
 
 /** The runtime's own error messages, or undefined if it had nothing to say. */
 export function readRuntimeLog(logFile: string): string | undefined {

@@ -143,6 +143,11 @@ function fromExec(exec: pb.ExecOp, inputs: number): Fields<ExecOp> {
 	};
 }
 
+/** A mount that stands by itself: its numbers of input and output are not looked at. */
+export function fromMountMessage(mount: pb.Mount): Mount {
+	return fromMount({ ...mount, input: -1, output: -1 }, 0);
+}
+
 function fromMount(mount: pb.Mount, inputs: number): Mount {
 	const plain = {
 		dest: mount.dest,

@@ -38,6 +38,36 @@ export interface SourceInstance {
 	 * server does not say; a kind of source that never knows has no such method.
 	 */
 	modified?(options: SourceOptions): Promise<number | undefined>;
+	/** What a git or http source is now, without its files as far as that goes; others have no such method. */
+	describe?(options: DescribeSourceOptions): Promise<SourceDescription>;
+}
+
+export interface DescribeSourceOptions extends SourceOptions {
+	/** The commit and tag themselves are wanted. */
+	readonly gitObject: boolean;
+	/** Another checksum of a download is wanted: of its bytes and `suffix`. */
+	readonly httpChecksum?: {
+		readonly algorithm: "sha256" | "sha384" | "sha512";
+		readonly suffix: Uint8Array;
+	};
+}
+
+export interface SourceDescription {
+	readonly git?: {
+		readonly checksum: string;
+		readonly ref: string;
+		/** Of the commit that an annotated tag stands for; else empty. */
+		readonly commitChecksum: string;
+		readonly commitObject?: Uint8Array;
+		readonly tagObject?: Uint8Array;
+	};
+	readonly http?: {
+		readonly digest: Digest;
+		readonly filename: string;
+		/** Seconds since 1970. */
+		readonly lastModified: number | undefined;
+		readonly checksum?: { readonly digest: string; readonly suffix: Uint8Array };
+	};
 }
 
 export interface SourceOptions {

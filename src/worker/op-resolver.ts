@@ -2,7 +2,7 @@ import { SlipwayError } from "../errors/errors.ts";
 import type { LoadedOp } from "../llb/llb.ts";
 import { formatPlatform } from "../oci/platform.ts";
 import type { Op, Vertex } from "../solver/solver.ts";
-import { createCacheMounts } from "./cache-mounts.ts";
+import { type CacheMounts, createCacheMounts } from "./cache-mounts.ts";
 import { execOp } from "./exec-op.ts";
 import { fileOp } from "./file-op.ts";
 import { sourceOp } from "./source-op.ts";
@@ -10,8 +10,10 @@ import { diffOp, mergeOp, passthroughOp } from "./stacking-ops.ts";
 import type { Output, VertexPayload, WorkerServices } from "./worker.ts";
 
 /** What the solver calls to make an op for a vertex whose payload is a `VertexPayload`. */
-export function createOpResolver(services: WorkerServices): (vertex: Vertex) => Op<Output> {
-	const cacheMounts = createCacheMounts(services.cache);
+export function createOpResolver(
+	services: WorkerServices,
+	cacheMounts: CacheMounts = createCacheMounts(services.cache),
+): (vertex: Vertex) => Op<Output> {
 	return (vertex) => {
 		const loaded: LoadedOp = (vertex.payload as VertexPayload).op;
 		const { op } = loaded;

@@ -7,15 +7,16 @@ import type { Output, WorkerServices } from "./worker.ts";
 export function createRefReader(
 	output: (signal: AbortSignal) => Promise<Output>,
 	services: Pick<WorkerServices, "mountRoot" | "beforeMounts">,
-): FrontendRef {
+): Pick<FrontendRef, "readFile" | "readDirectory" | "stat"> {
 	const inTree = async <T>(signal: AbortSignal, work: (root: string) => T): Promise<T> => {
 		const ref = await output(signal);
 		using tree = mountTree((await ref?.mounts({ signal })) ?? emptyTree, services);
 		return work(tree.path);
 	};
 	return {
-		readFile: (path, { signal, maxBytes }) => inTree(signal, (root) => readTreeFile(root, path, maxBytes)),
-		readDirectory: (path, { signal }) => inTree(signal, (root) => readTreeDirectory(root, path)),
+		readFile: (path, { signal, ...range }) => inTree(signal, (root) => readTreeFile(root, path, range)),
+		readDirectory: (path, { signal, includePattern }) =>
+			inTree(signal, (root) => readTreeDirectory(root, path, includePattern)),
 		stat: (path, { signal }) => inTree(signal, (root) => statTree(root, path)),
 	};
 }

@@ -1,14 +1,31 @@
-import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync, readSync } from "node:fs";
+import {
+	closeSync,
+	constants,
+	fstatSync,
+	lstatSync,
+	openSync,
+	readdirSync,
+	readlinkSync,
+	readSync,
+} from "node:fs";
 import { SlipwayError, toError } from "../errors/errors.ts";
 import type { FrontendEntry } from "../frontend/frontend.ts";
+import { createPatternMatcher } from "../patterns/pattern-matcher.ts";
+import type { PatternMatcher } from "../patterns/patterns.ts";
 import { resolveInRoot } from "../sys/root-path.ts";
+import { getXattr, listXattrs } from "../sys/xattr.ts";
 
 /** As much as one message of BuildKit's API holds. */
 const maxFileBytes = 16 * 1024 * 1024;
 
+export interface ReadRange {
+	readonly offset?: number;
+	readonly maxBytes?: number;
+}
+
 /** Reads files of a mounted tree for a frontend; no path leads out of it. Errors name the path as the tree has it. */
-export function readTreeFile(root: string, path: string, maxBytes?: number): Uint8Array {
-	return at(path, () => {
+export function readTreeFile(root: string, path: string, range: ReadRange = {}): Uint8Array {
+	return at("open", path, () => {
 		const fd = openSync(
 			resolveInRoot(root, path),
 			constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW,
@@ -18,12 +35,13 @@ export function readTreeFile(root: string, path: string, maxBytes?: number): Uin
 			if (!stat.isFile()) {
 				throw new SlipwayError("invalid-argument", `${path} is not a regular file`);
 			}
-			const size = Math.min(stat.size, maxBytes ?? stat.size);
+			const { offset = 0, maxBytes = stat.size } = range;
+			const size = Math.max(0, Math.min(stat.size - offset, maxBytes));
 			if (size > maxFileBytes) {
 				throw new SlipwayError("resource-exhausted", `${path} has ${size} bytes, more than ${maxFileBytes}`);
 			}
 			const data = new Uint8Array(size);
-			const length = readSync(fd, data, 0, size, 0);
+			const length = readSync(fd, data, 0, size, offset);
 			return data.subarray(0, length);
 		} finally {
 			closeSync(fd);
@@ -31,21 +49,40 @@ export function readTreeFile(root: string, path: string, maxBytes?: number): Uin
 	});
 }
 
-export function readTreeDirectory(root: string, path: string): readonly FrontendEntry[] {
-	return at(path, () => {
+/** With a pattern (of ignore files): entries that match, and directories with something below that does. */
+export function readTreeDirectory(root: string, path: string, includePattern = ""): readonly FrontendEntry[] {
+	return at("open", path, () => {
 		const directory = resolveInRoot(root, path);
+		const matcher = includePattern === "" ? undefined : createPatternMatcher([includePattern]);
+		const deep = includePattern.includes("/");
 		return readdirSync(directory)
 			.sort()
+			.filter((name) => matcher === undefined || hasMatch(matcher, directory, name, deep))
 			.map((name) => entryOf(`${directory}/${name}`, name));
 	});
 }
 
+function hasMatch(matcher: PatternMatcher, directory: string, path: string, deep: boolean): boolean {
+	if (matcher.matches(path)) {
+		return true;
+	}
+	const full = `${directory}/${path}`;
+	return (
+		deep &&
+		lstatSync(full).isDirectory() &&
+		readdirSync(full).some((name) => hasMatch(matcher, directory, `${path}/${name}`, deep))
+	);
+}
+
 export function statTree(root: string, path: string): FrontendEntry {
-	return at(path, () => entryOf(resolveInRoot(root, path), path.slice(path.lastIndexOf("/") + 1)));
+	return at("lstat", path, () => {
+		const full = resolveInRoot(root, path);
+		return entryOf(full, full.slice(full.lastIndexOf("/") + 1));
+	});
 }
 
 function entryOf(path: string, name: string): FrontendEntry {
-	const stat = lstatSync(path);
+	const stat = lstatSync(path, { bigint: true });
 	const kind = stat.isFile()
 		? "file"
 		: stat.isDirectory()
@@ -53,15 +90,40 @@ function entryOf(path: string, name: string): FrontendEntry {
 			: stat.isSymbolicLink()
 				? "symlink"
 				: "other";
-	return { name, kind, size: stat.size, modifiedMs: stat.mtimeMs };
+	const device = stat.isBlockDevice() || stat.isCharacterDevice();
+	return {
+		name,
+		kind,
+		size: kind === "directory" ? 0 : Number(stat.size),
+		modifiedMs: Number(stat.mtimeNs / 1_000_000n),
+		modifiedNs: stat.mtimeNs,
+		mode: Number(stat.mode),
+		uid: Number(stat.uid),
+		gid: Number(stat.gid),
+		linkTarget: kind === "symlink" ? readlinkSync(path) : "",
+		deviceMajor: device ? Number((stat.rdev >> 8n) & 0xfffn) : 0,
+		deviceMinor: device ? Number((stat.rdev & 0xffn) | ((stat.rdev >> 12n) & 0xfff00n)) : 0,
+		xattrs: xattrsOf(path),
+	};
 }
 
-function at<T>(path: string, work: () => T): T {
+function xattrsOf(path: string): ReadonlyMap<string, Uint8Array> {
+	const found = new Map<string, Uint8Array>();
+	for (const name of listXattrs(path)) {
+		const value = getXattr(path, name);
+		if (value !== undefined) {
+			found.set(name, value);
+		}
+	}
+	return found;
+}
+
+function at<T>(call: string, path: string, work: () => T): T {
 	try {
 		return work();
 	} catch (thrown) {
 		const error = toError(thrown);
-		const text = error.code === "not-found" ? `open ${path}: no such file or directory` : error.message;
+		const text = error.code === "not-found" ? `${call} ${path}: no such file or directory` : error.message;
 		throw new SlipwayError(error.code, text, { cause: thrown, details: error.details });
 	}
 }

@@ -3,6 +3,7 @@ import type { ThreadPool } from "../async/pool.ts";
 import type { CacheManager, ImmutableRef } from "../cache/cache.ts";
 import type { Executor } from "../executor/executor.ts";
 import type { LoadedOp } from "../llb/llb.ts";
+import type { Digest } from "../oci/digest.ts";
 import type { Platform } from "../oci/platform.ts";
 import type { Session } from "../session/session.ts";
 import type { StepContext } from "../solver/solver.ts";
@@ -47,7 +48,28 @@ export interface VertexPayload {
 	readonly op: LoadedOp;
 }
 
+/** Whom a job of ours works for. */
+export interface JobClient {
+	readonly session: Session;
+	/** Wants what a step that fails leaves behind, and releases it. */
+	readonly keepFailed?: (step: FailedStepState) => void;
+}
+
+/** The trees of a step that failed; undefined where there is none. Whoever has it releases them. */
+export interface FailedStepState {
+	readonly vertex: Digest;
+	readonly op: LoadedOp;
+	/** One for each mount of the op, what it was made of. */
+	readonly inputs: readonly Output[];
+	/** One for each mount of the op, what it was when the process ended. */
+	readonly mounts: readonly Output[];
+}
+
+export function clientsOf(context: StepContext): readonly JobClient[] {
+	return context.clients() as readonly JobClient[];
+}
+
 /** Sessions of the builds that want the vertex, the one that asked first in front. */
 export function sessionsOf(context: StepContext): readonly Session[] {
-	return context.clients() as readonly Session[];
+	return clientsOf(context).map(({ session }) => session);
 }

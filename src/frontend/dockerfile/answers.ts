@@ -23,7 +23,7 @@ export function answerResult({ json, text, version, more = {} }: Answer): Fronte
 	const metadata = Object.fromEntries(
 		Object.entries(texts).map(([key, value]) => [key, encoder.encode(value)]),
 	);
-	return { platforms: [], multiPlatform: false, metadata };
+	return { ref: undefined, refs: new Map(), metadata, attestations: new Map() };
 }
 
 /** Indented as Go's `json.MarshalIndent` with two blanks. */

@@ -5,8 +5,8 @@ import { suite, test } from "node:test";
 import { SlipwayError } from "../../errors/errors.ts";
 import type { Definition, OpMetadata } from "../../llb/llb.ts";
 import { formatPlatformAll } from "../../oci/platform.ts";
-import type { FrontendPlatform, FrontendResult } from "../frontend.ts";
-import { createFakeBridge, type FakeBridge, type FakeImage, readFiles } from "./fake-bridge.ts";
+import type { FrontendResult } from "../frontend.ts";
+import { createFakeBridge, type FakeBridge, type FakeImage, platformsOf, readFiles } from "./fake-bridge.ts";
 import { createDockerfileFrontend } from "./frontend.ts";
 
 /**
@@ -150,11 +150,11 @@ function compareResolved({ resolved }: FakeBridge, facts: readonly (readonly str
 	assert.deepEqual(own.sort(), [...facts].sort());
 }
 
-function compareAnswer({ metadata, platforms }: FrontendResult, facts: Expected): void {
+function compareAnswer(result: FrontendResult, facts: Expected): void {
 	const texts = new Map(
-		Object.entries(metadata).map(([key, value]) => [key, new TextDecoder().decode(value)]),
+		Object.entries(result.metadata).map(([key, value]) => [key, new TextDecoder().decode(value)]),
 	);
-	assert.deepEqual(platforms, []);
+	assert.deepEqual(platformsOf(result), []);
 	assert.equal(JSON.stringify(JSON.parse(texts.get("result.json") ?? "null")), facts.result);
 	assert.equal(texts.get("result.txt"), facts.text);
 	for (const [key, value] of Object.entries(facts.meta ?? {})) {
@@ -163,8 +163,9 @@ function compareAnswer({ metadata, platforms }: FrontendResult, facts: Expected)
 }
 
 function comparePlatforms(result: FrontendResult, facts: readonly ExpectedPlatform[]): void {
-	assert.equal(result.platforms.length, facts.length);
-	for (const [index, platform] of result.platforms.entries()) {
+	const platforms = platformsOf(result);
+	assert.equal(platforms.length, facts.length);
+	for (const [index, platform] of platforms.entries()) {
 		const fact = facts[index];
 		assert.ok(fact);
 		assert.deepEqual(describePlatform(platform), {
@@ -175,13 +176,16 @@ function comparePlatforms(result: FrontendResult, facts: readonly ExpectedPlatfo
 		if (fact.platform !== undefined) {
 			assert.equal(platform.id, fact.platform);
 		}
-		const key = result.multiPlatform ? `source.date.epoch/${platform.id}` : "source.date.epoch";
-		const epoch = result.metadata[key];
+		const { epoch } = platform;
 		assert.equal(epoch === undefined ? undefined : Number(new TextDecoder().decode(epoch)), fact.epoch);
 	}
 }
 
-function describePlatform({ definition, imageConfig, baseImageConfig }: FrontendPlatform): object {
+function describePlatform({
+	definition,
+	imageConfig,
+	baseImageConfig,
+}: ReturnType<typeof platformsOf>[number]): object {
 	const text = (bytes: Uint8Array | undefined): string | undefined =>
 		bytes === undefined ? undefined : new TextDecoder().decode(bytes);
 	return { ops: describeOps(definition), image: text(imageConfig), base: text(baseImageConfig) };

@@ -1,17 +1,22 @@
 import { readFileSync } from "node:fs";
 import { posix } from "node:path";
 import { SlipwayError } from "../../errors/errors.ts";
+import type { Definition } from "../../llb/llb.ts";
 import { load } from "../../llb/load.ts";
 import { parseDigest, sha256 } from "../../oci/digest.ts";
 import { formatPlatform, type Platform, parsePlatform } from "../../oci/platform.ts";
 import { familiarReference, parseReference } from "../../oci/reference.ts";
 import type {
 	FrontendBridge,
+	FrontendCacheImport,
 	FrontendRef,
+	FrontendResult,
 	FrontendWarning,
 	ResolvedImageConfig,
 	ResolveImageRequest,
+	SolveFrontendRequest,
 } from "../frontend.ts";
+import { resultKeys } from "../frontend.ts";
 
 /** An image that the fake registry knows; every name that it does not know is an image too. */
 export interface FakeImage {
@@ -33,6 +38,8 @@ export interface FakeBridgeOptions {
 	readonly times?: Readonly<Record<string, number>>;
 	/** The file, of whatever name, that an http source gives. */
 	readonly download?: Uint8Array;
+	/** What other frontends answer. */
+	readonly frontendError?: SlipwayError;
 	/** Files of every other source. */
 	readonly otherFiles?: Readonly<Record<string, Uint8Array>>;
 }
@@ -40,6 +47,10 @@ export interface FakeBridgeOptions {
 export interface FakeBridge extends FrontendBridge {
 	readonly warnings: FrontendWarning[];
 	readonly resolved: ResolveImageRequest[];
+	/** Caches that were to be looked into. */
+	readonly cacheImports: FrontendCacheImport[];
+	/** What other frontends were asked. */
+	readonly asked: SolveFrontendRequest[];
 	/** The identifiers of the sources that were looked into. */
 	readonly read: string[];
 }
@@ -57,17 +68,44 @@ export function createFakeBridge(options: FakeBridgeOptions): FakeBridge {
 	const warnings: FrontendWarning[] = [];
 	const resolved: ResolveImageRequest[] = [];
 	const read: string[] = [];
+	const asked: SolveFrontendRequest[] = [];
+	const cacheImports: FrontendCacheImport[] = [];
+	const unused = (): never => {
+		throw new SlipwayError("unimplemented", "the fake bridge has no containers and no metadata of sources");
+	};
 	return {
+		asked,
+		cacheImports,
+		worker: { id: "fake", labels: new Map() },
+		resolveSource: unused,
+		newContainer: unused,
+		failedStep: () => undefined,
+		async solveFrontend(request) {
+			asked.push(request);
+			if (options.frontendError !== undefined) {
+				throw options.frontendError;
+			}
+			return { ref: undefined, refs: new Map(), metadata: {}, attestations: new Map() };
+		},
 		platforms: [parsePlatform(options.buildPlatform ?? "linux/amd64")],
 		warnings,
 		resolved,
 		read,
-		async solve(definition) {
+		async solve(definition, { cacheImports: wanted = [] }) {
+			cacheImports.push(...wanted);
 			const identifiers = [...load(definition).ops.values()].flatMap(({ op }) =>
 				op.kind === "source" ? [op.identifier] : [],
 			);
-			read.push(...identifiers);
-			return fakeRef(identifiers, options);
+			const ref = fakeRef(identifiers, options);
+			return {
+				...ref,
+				definition,
+				evaluate: async () => {},
+				readFile(path, readOptions) {
+					read.push(...identifiers);
+					return ref.readFile(path, readOptions);
+				},
+			};
 		},
 		async resolveImage(request) {
 			resolved.push(request);
@@ -85,7 +123,7 @@ export function createFakeBridge(options: FakeBridgeOptions): FakeBridge {
 function fakeRef(
 	identifiers: readonly string[],
 	{ files, download, otherFiles = {} }: FakeBridgeOptions,
-): FrontendRef {
+): Pick<FrontendRef, "readFile" | "readDirectory" | "stat"> {
 	const names = identifiers.map((each) =>
 		each.startsWith("local://") ? each.slice("local://".length) : each,
 	);
@@ -140,6 +178,28 @@ function findFake(
 		}
 	}
 	return undefined;
+}
+
+/** What a result says about each of its platforms. */
+export function platformsOf({ ref, refs, metadata }: FrontendResult): readonly {
+	readonly id: string;
+	readonly definition: Definition | undefined;
+	readonly imageConfig: Uint8Array | undefined;
+	readonly baseImageConfig: Uint8Array | undefined;
+	readonly epoch: Uint8Array | undefined;
+}[] {
+	const list = new TextDecoder().decode(metadata[resultKeys.platforms]) || "{}";
+	const { Platforms = [] } = JSON.parse(list) as { readonly Platforms?: readonly { readonly ID: string }[] };
+	return Platforms.map(({ ID: id }) => {
+		const suffix = refs.size > 0 ? `/${id}` : "";
+		return {
+			id,
+			definition: (refs.size > 0 ? refs.get(id) : ref)?.definition,
+			imageConfig: metadata[resultKeys.imageConfig + suffix],
+			baseImageConfig: metadata[resultKeys.baseImageConfig + suffix],
+			epoch: metadata[resultKeys.epoch + suffix],
+		};
+	});
 }
 
 /** The files of one directory on disk, by name; those that are not there are left out. */

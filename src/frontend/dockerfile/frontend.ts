@@ -1,15 +1,22 @@
-import { canceled, SlipwayError, type SourceFile, wrap } from "../../errors/errors.ts";
+import {
+	canceled,
+	findDetail,
+	SlipwayError,
+	type SourceFile,
+	type SourceRange,
+	wrap,
+} from "../../errors/errors.ts";
 import { formatPlatformAll, hostPlatform, normalizePlatform, type Platform } from "../../oci/platform.ts";
 import { parseReference } from "../../oci/reference.ts";
 import type {
 	Frontend,
 	FrontendBridge,
-	FrontendPlatform,
 	FrontendRequest,
 	FrontendResult,
 	ResolvedImageConfig,
 	ResolveImageRequest,
 } from "../frontend.ts";
+import { type BuiltPlatform, platformResult } from "../platform-result.ts";
 import { answerConvert } from "./answer-convert.ts";
 import { answerLint } from "./answer-lint.ts";
 import { answerOutline } from "./answer-outline.ts";
@@ -44,7 +51,10 @@ async function solveDockerfile(given: FrontendRequest, bridge: FrontendBridge): 
 	const abort = (): void => scope.abort(canceled());
 	const services: ContextServices = { request, bridge: withImageCache(bridge), context, abort };
 	const source = await context.readDockerfile();
-	checkSyntax(options, source.file);
+	const other = otherFrontend(options, source.file);
+	if (other !== undefined) {
+		return await forward(other, request, { bridge, file: source.file });
+	}
 	if (missing !== undefined) {
 		throw missing.error;
 	}
@@ -61,19 +71,7 @@ async function solveDockerfile(given: FrontendRequest, bridge: FrontendBridge): 
 		targets.map((platform, index) => convertPlatform(platform, { ...work, warns: index === 0 })),
 		abort,
 	);
-	const metadata: Record<string, Uint8Array> = {};
-	for (const { result, epoch } of results) {
-		if (epoch !== undefined) {
-			const name = settings.multiPlatform ? `source.date.epoch/${result.id}` : "source.date.epoch";
-			metadata[name] = new TextEncoder().encode(String(epoch));
-		}
-	}
-	return {
-		platforms: results.map(({ result }) => result),
-		multiPlatform: settings.multiPlatform,
-		metadata,
-		...(settings.cacheImports.length === 0 ? {} : { cacheImports: settings.cacheImports }),
-	};
+	return platformResult(results, settings);
 }
 
 interface Work {
@@ -155,26 +153,48 @@ function missingAbility(
 
 const syntaxArg = "build-arg:BUILDKIT_SYNTAX";
 
+interface OtherFrontend {
+	readonly ref: string;
+	/** The line that names it. */
+	readonly cmdline: string;
+	/** Undefined if a build argument names it. */
+	readonly ranges: readonly SourceRange[] | undefined;
+}
+
 /**
  * `# syntax=` names the image of a frontend. All versions and channels of Docker's own are this frontend: nothing is
  * pulled for them.
  */
-function checkSyntax(options: FrontendRequest["options"], file: SourceFile): void {
+function otherFrontend(options: FrontendRequest["options"], file: SourceFile): OtherFrontend | undefined {
 	// Whoever started this frontend has already looked.
 	if (options["cmdline"] !== undefined) {
-		return;
+		return undefined;
 	}
 	const given = options[syntaxArg];
 	if (given !== undefined) {
 		const [ref = ""] = trimSpace(given).split(" ", 1);
-		if (!isOwnFrontend(ref)) {
-			throw wrap(otherFrontend(ref), `failed with ${syntaxArg} = ${given}`);
-		}
-		return;
+		return isOwnFrontend(ref) ? undefined : { ref, cmdline: given, ranges: undefined };
 	}
 	const directive = detectSyntax(file.data);
-	if (directive !== undefined && !isOwnFrontend(directive.ref)) {
-		throw withSource(otherFrontend(directive.ref), file, directive.ranges);
+	return directive === undefined || isOwnFrontend(directive.ref) ? undefined : directive;
+}
+
+/** Its answer is ours. */
+async function forward(
+	{ ref, cmdline, ranges }: OtherFrontend,
+	{ options, inputs, signal }: FrontendRequest,
+	{ bridge, file }: { readonly bridge: FrontendBridge; readonly file: SourceFile },
+): Promise<FrontendResult> {
+	try {
+		return await bridge.solveFrontend(
+			{ frontend: "gateway.v0", options: { ...options, cmdline, source: ref }, inputs, evaluate: false },
+			{ signal },
+		);
+	} catch (error) {
+		if (ranges === undefined) {
+			throw wrap(error, `failed with ${syntaxArg} = ${cmdline}`);
+		}
+		throw findDetail(error, "source") === undefined ? withSource(error, file, ranges) : error;
 	}
 }
 
@@ -190,13 +210,6 @@ function isOwnFrontend(name: string): boolean {
 	}
 }
 
-function otherFrontend(ref: string): SlipwayError {
-	return new SlipwayError(
-		"unimplemented",
-		`frontend image ${JSON.stringify(ref)} can't be run: only docker/dockerfile is built in`,
-	);
-}
-
 interface PlatformWork extends Work {
 	/** Mistakes are the same for all platforms, so one of them reports. */
 	readonly warns: boolean;
@@ -205,7 +218,7 @@ interface PlatformWork extends Work {
 async function convertPlatform(
 	targetPlatform: Platform | undefined,
 	{ settings, services, source, warns }: PlatformWork,
-): Promise<{ readonly result: FrontendPlatform; readonly epoch: number | undefined }> {
+): Promise<BuiltPlatform> {
 	const converted = await convertDockerfile({
 		settings,
 		services,
@@ -220,14 +233,20 @@ async function convertPlatform(
 	const { image, target, epoch } = converted;
 	const definition = converted.marshal();
 	const platform = normalizePlatform(targetPlatform ?? hostPlatform());
+	const { bridge, request } = services;
 	return {
-		result: {
-			id: formatPlatformAll(platform),
-			platform: withImageVersion(platform, image.platform),
-			definition: definition.ops.length === 0 ? undefined : definition,
-			imageConfig: writeImage(image),
-			baseImageConfig: target.baseImage === undefined ? undefined : writeImage(target.baseImage),
-		},
+		id: formatPlatformAll(platform),
+		platform: withImageVersion(platform, image.platform),
+		ref:
+			definition.ops.length === 0
+				? undefined
+				: await bridge.solve(definition, {
+						evaluate: false,
+						signal: request.signal,
+						cacheImports: settings.cacheImports,
+					}),
+		imageConfig: writeImage(image),
+		baseImageConfig: target.baseImage === undefined ? undefined : writeImage(target.baseImage),
 		epoch,
 	};
 }
@@ -276,15 +295,5 @@ function withImageCache(bridge: FrontendBridge): FrontendBridge {
 		}
 		return answer;
 	};
-	return {
-		platforms: bridge.platforms,
-		solve: (definition, options) => bridge.solve(definition, options),
-		warn: (warning) => bridge.warn(warning),
-		resolveImage,
-		...(bridge.sourceTime === undefined
-			? {}
-			: {
-					sourceTime: (source, options) => bridge.sourceTime?.(source, options) ?? Promise.resolve(undefined),
-				}),
-	};
+	return { ...bridge, resolveImage };
 }

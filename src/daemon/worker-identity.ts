@@ -1,0 +1,39 @@
+import { randomBytes } from "node:crypto";
+import { readFileSync, writeFileSync } from "node:fs";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import type { WorkerIdentity } from "../frontend/frontend.ts";
+
+/** The name that clients know the worker of a state directory by; made once and kept. Labels are BuildKit's. */
+export function openWorkerIdentity(
+	root: string,
+	{ snapshotter, network }: { readonly snapshotter: string; readonly network: string },
+): WorkerIdentity {
+	const prefix = "org.mobyproject.buildkit.worker.";
+	return {
+		id: keptId(join(root, "workerid")),
+		labels: new Map([
+			[`${prefix}executor`, "oci"],
+			[`${prefix}hostname`, hostname()],
+			[`${prefix}network`, network],
+			[`${prefix}oci.process-mode`, "sandbox"],
+			[`${prefix}selinux.enabled`, "false"],
+			[`${prefix}snapshotter`, snapshotter],
+		]),
+	};
+}
+
+function keptId(file: string): string {
+	try {
+		const kept = readFileSync(file, "utf8").trim();
+		if (/^[a-z0-9]{25}$/.test(kept)) {
+			return kept;
+		}
+	} catch {
+		// A new state directory.
+	}
+	const number = BigInt(`0x${randomBytes(17).toString("hex")}`);
+	const id = number.toString(36).padStart(25, "0").slice(-25);
+	writeFileSync(file, id, { mode: 0o600 });
+	return id;
+}
