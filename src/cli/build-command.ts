@@ -8,6 +8,7 @@ import { type BuildPlan, planBuild } from "./build-plan.ts";
 import { printAnswer } from "./call-plan.ts";
 import { engineOptions } from "./engine-options.ts";
 import { helpLines, parseFlags } from "./flags.ts";
+import { metadataJson } from "./metadata-file.ts";
 import { printWarnings } from "./print-warnings.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -83,30 +84,6 @@ function writeResults(plan: BuildPlan, response: BuildResponse, terminal: Termin
 		terminal.stderr.write(
 			"WARNING: No output specified. The result stays in the build cache only: name it with --tag, or write it with --output.\n",
 		);
-	}
-}
-
-/** As buildx writes it: base64 of JSON objects is written as what it is. */
-function metadataJson({ exporterResponse, metadata }: BuildResponse): string {
-	const decoder = new TextDecoder();
-	const answers = Object.entries(metadata)
-		.filter(([key]) => key === "version" || key.startsWith("result."))
-		.map(([key, value]) => [key, decoder.decode(value)] as const);
-	const entries = [...Object.entries(exporterResponse), ...answers].map(
-		([key, value]) => [key, metadataValue(value)] as const,
-	);
-	return JSON.stringify(Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1))), undefined, 2);
-}
-
-function metadataValue(text: string): unknown {
-	if (!/^[A-Za-z0-9+/]+={0,2}$/.test(text) || text.length % 4 !== 0) {
-		return text;
-	}
-	try {
-		const value: unknown = JSON.parse(Buffer.from(text, "base64").toString("utf8"));
-		return typeof value === "object" && value !== null ? value : text;
-	} catch {
-		return text;
 	}
 }
 

@@ -1,7 +1,10 @@
 import { ownTerminal } from "./own-terminal.ts";
-import { runCommand } from "./run-command.ts";
+import { runProgram } from "./run-command.ts";
 
-runCommand(process.argv.slice(2), ownTerminal()).then(
+// Not for the programs that this one starts.
+const { SLIPWAY_CALLED_AS: name = "slipway" } = process.env;
+delete process.env["SLIPWAY_CALLED_AS"];
+runProgram(name, process.argv.slice(2), ownTerminal()).then(
 	(code) => {
 		process.exitCode = code;
 	},

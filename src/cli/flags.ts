@@ -27,7 +27,12 @@ export interface ParsedFlags {
 }
 
 /** Throws `invalid-argument` naming the flag. */
-export function parseFlags(argv: readonly string[], specs: readonly FlagSpec[]): ParsedFlags {
+export function parseFlags(
+	argv: readonly string[],
+	specs: readonly FlagSpec[],
+	/** Leave all that follows the first argument to somebody else. */
+	{ untilArgument = false }: { readonly untilArgument?: boolean } = {},
+): ParsedFlags {
 	const args: string[] = [];
 	const values = new Map<string, string[]>();
 	const queue = [...argv];
@@ -38,6 +43,10 @@ export function parseFlags(argv: readonly string[], specs: readonly FlagSpec[]):
 		}
 		if (word === "-" || !word.startsWith("-")) {
 			args.push(word);
+			if (untilArgument) {
+				args.push(...queue);
+				break;
+			}
 			continue;
 		}
 		const { spec, text, rest } = splitFlag(word, specs);

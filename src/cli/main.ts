@@ -31,7 +31,11 @@ const self = fileURLToPath(import.meta.url);
 const argv = process.argv.slice(2);
 const flags = forwardedCommands.get(argv[0] ?? "");
 // A builder started from sources would not notice that they have changed.
-if (flags === undefined || self.endsWith(".ts")) {
+if (
+	flags === undefined ||
+	self.endsWith(".ts") ||
+	(process.env["SLIPWAY_CALLED_AS"] ?? "slipway") !== "slipway"
+) {
 	runHere();
 } else {
 	forwardCommand({ argv, flags, program: self }).then((code) => {

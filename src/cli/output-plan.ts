@@ -218,7 +218,7 @@ function streamOrStore({ type, dest, attrs }: OutputSpec, request: OutputRequest
 }
 
 /** Straight to the descriptor where this process has it. */
-function stdoutOutput(stdout: Output): SessionOutput {
+export function stdoutOutput(stdout: Output): SessionOutput {
 	if (stdout.fd !== undefined) {
 		return descriptorOutput(stdout.fd);
 	}

@@ -14,6 +14,18 @@ Commands:
 Run 'slipway COMMAND --help' for the flags of a command.
 `;
 
+/** The program that this one was called as: BuildKit's client and daemon have their own command lines. */
+export async function runProgram(name: string, argv: readonly string[], terminal: Terminal): Promise<number> {
+	switch (name) {
+		case "buildctl": {
+			const { buildctlCommand } = await import("./buildctl/buildctl.ts");
+			return await buildctlCommand(argv, terminal);
+		}
+		default:
+			return await runCommand(argv, terminal);
+	}
+}
+
 /** One command line, to its exit code; what goes wrong is told on the terminal. */
 export async function runCommand(argv: readonly string[], terminal: Terminal): Promise<number> {
 	try {
