@@ -16,6 +16,8 @@ import { planContexts } from "./context-plan.ts";
 import type { ParsedFlags } from "./flags.ts";
 import { type OutputPlan, planOutputs } from "./output-plan.ts";
 import { proxyArguments } from "./proxy-args.ts";
+import { resourceOptions } from "./resource-values.ts";
+import { stepLimitOptions } from "./step-limits.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** A build as the engine wants it, from the command line. Disposing it removes what was unpacked for it. */
@@ -237,6 +239,7 @@ function frontendOptions(flags: ParsedFlags, terminal: Terminal): Record<string,
 	if (limits.length > 0) {
 		options["ulimit"] = ulimits(limits);
 	}
+	Object.assign(options, resourceOptions(flags), stepLimitOptions(flags));
 	if (options["force-network-mode"] === "default") {
 		delete options["force-network-mode"];
 	}
