@@ -177,6 +177,8 @@ export interface BlobOptions extends RefWorkOptions {
 export interface LayerBlob {
 	readonly descriptor: Descriptor;
 	readonly diffId: Digest;
+	/** The layer's diff ID in other compressions, where this blob is eStargz and has one of its own. */
+	readonly plainDiffId?: Digest;
 	readonly createdAt: number;
 	readonly description: string;
 	readonly provider: ContentProvider;

@@ -416,8 +416,10 @@ export class LayerFiles {
 	async #knownBlob(layer: CacheRecord, options: BlobOptions): Promise<LayerBlob | undefined> {
 		const wanted = (descriptor: Descriptor): boolean => kindOf(descriptor) === options.compression;
 		const known = await this.#reachableBlobs(layer);
-		// Unforced it is the layer's first blob, whatever was made of it since.
-		const descriptor = options.force ? known.find(wanted) : known[0];
+		// Unforced it is the layer's first blob, wherever that is and whatever was made of it since.
+		const descriptor = options.force
+			? known.find(wanted)
+			: [...layer.blobs.values()].find((each) => known.includes(each));
 		return descriptor === undefined ? undefined : this.#describeBlob(layer, descriptor);
 	}
 
@@ -429,6 +431,7 @@ export class LayerFiles {
 		return {
 			descriptor,
 			diffId,
+			...(layer.diffId === undefined || layer.diffId === diffId ? {} : { plainDiffId: layer.diffId }),
 			createdAt: layer.createdAt,
 			description: layer.description,
 			provider: this.provider(layer),

@@ -31,8 +31,11 @@ export async function rewriteLayers(
 	const base = baseConfig === undefined || baseConfig.length === 0 ? [] : baseDiffIds(baseConfig);
 	let diverged = false;
 	const work = layers.map((layer, index) => {
+		const wasDiverged = diverged;
 		diverged ||= layer.diffId !== base[index];
-		return { layer, isRewritten: diverged };
+		// A layer of the base that became eStargz is another one, and all above it are rewritten, but it is not (as in BuildKit).
+		const isBase = !wasDiverged && layer.plainDiffId !== undefined && layer.plainDiffId === base[index];
+		return { layer, isRewritten: diverged && !isBase };
 	});
 	const id = `rewriting layers with source-date-epoch ${epochSeconds} (${goTimeString(epochSeconds)})`;
 	const others = new AbortController();
