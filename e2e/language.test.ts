@@ -490,7 +490,7 @@ RUN --mount=type=secret,id=key,required true
 	assert.equal(checked.code, 1);
 	assert.match(
 		checked.stdout.toString(),
-		/^Check complete, 2 warnings have been found!\n\nWARNING: FromAsCasing - https:[\s\S]*\nDockerfile:1\n/,
+		/^Check complete, 2 warnings have been found!\n\nWARNING: FromAsCasing - https:[\s\S]*\n\/.*\/Dockerfile:1\n/,
 	);
 	const json = await bench.run(["--call", "check,format=json,ignorestatus=true", context]);
 	assert.equal(json.code, 0);
@@ -500,7 +500,7 @@ RUN --mount=type=secret,id=key,required true
 	assert.equal(clean.code, 0);
 	const broken = await bench.run(["--call", "lint", "-f", join(context, "broken"), context]);
 	assert.equal(broken.code, 1);
-	assert.match(broken.stderr, /ERROR: .*unknown instruction: COPYY \(did you mean COPY\?\)\nbroken:2\n/);
+	assert.match(broken.stderr, /ERROR: .*unknown instruction: COPYY \(did you mean COPY\?\)\n\/.*\/broken:2\n/);
 	const outline = (await bench.run(["--call", "outline", context])).stdout.toString();
 	assert.match(outline, /TARGET: *two\nDESCRIPTION: *the result\n/);
 	assert.match(outline, /WHO +world +who to greet\n/);

@@ -1,5 +1,7 @@
+import { join } from "node:path";
 import { SlipwayError } from "../errors/errors.ts";
 import { formatSourceExcerpt } from "../progress/source-excerpt.ts";
+import { isRemoteContext } from "../session/context.ts";
 import { csvFields } from "../session/csv-fields.ts";
 import { type ParsedFlags, parseBool } from "./flags.ts";
 import type { Output } from "./terminal.ts";
@@ -11,6 +13,8 @@ export interface Call {
 	readonly format: "text" | "json";
 	/** The exit code is 0 whatever the answer is. */
 	readonly ignoreStatus: boolean;
+	/** What a check calls the Dockerfile: a path that a terminal makes a link of. Undefined: as the frontend does. */
+	readonly shownAs?: string;
 }
 
 /**
@@ -19,13 +23,27 @@ export interface Call {
  */
 export function planCall(flags: ParsedFlags): Call | undefined {
 	const text = flags.string("call") ?? flags.string("print");
+	const shownAs = shownDockerfile(flags);
 	if (!flags.bool("check")) {
-		return text === undefined ? undefined : parseCall(text);
+		const call = text === undefined ? undefined : parseCall(text);
+		return call === undefined ? undefined : { ...call, ...shownAs };
 	}
 	if (text !== undefined && text !== "build" && text !== "check" && text !== "lint") {
 		throw new SlipwayError("invalid-argument", `--check and --call ${text} can't be used together`);
 	}
-	return { name: "lint", format: "text", ignoreStatus: false };
+	return { name: "lint", format: "text", ignoreStatus: false, ...shownAs };
+}
+
+function shownDockerfile(flags: ParsedFlags): Pick<Call, "shownAs"> {
+	const [context = ""] = flags.args;
+	const file = flags.string("file");
+	if (file === "-" || (file === undefined && context === "-")) {
+		return { shownAs: "stdin" };
+	}
+	if (file !== undefined) {
+		return { shownAs: file };
+	}
+	return isRemoteContext(context) ? {} : { shownAs: join(context, "Dockerfile") };
 }
 
 function parseCall(text: string): Call | undefined {
@@ -70,13 +88,13 @@ export function printAnswer(
 	const read = (name: string): string => decoder.decode(metadata[name]);
 	const json = read("result.json");
 	const isText = call.format === "text" && metadata["result.txt"] !== undefined;
-	const findings = call.name === "lint" ? parseFindings(json) : undefined;
+	const findings = call.name === "lint" ? parseFindings(json, call.shownAs) : undefined;
 	if (!isText) {
 		stdout.write(`${json}\n`);
 	} else if (findings === undefined) {
 		stdout.write(read("result.txt"));
 	} else {
-		stdout.write(summary(findings) + read("result.txt"));
+		stdout.write(summary(findings) + renamed(read("result.txt"), findings.filename, call.shownAs));
 	}
 	if (findings?.buildError !== undefined) {
 		if (isText && findings.warnings > 0) {
@@ -92,6 +110,8 @@ interface Findings {
 	readonly warnings: number;
 	/** The message with the place below it. */
 	readonly buildError: string | undefined;
+	/** As the frontend calls it. */
+	readonly filename: string | undefined;
 }
 
 interface LintJson {
@@ -108,27 +128,37 @@ interface RangeJson {
 	readonly end?: { readonly line?: number };
 }
 
-function parseFindings(json: string): Findings {
+/** The heads of excerpts; what the file itself says stands behind a line number. */
+function renamed(text: string, filename: string | undefined, shownAs: string | undefined): string {
+	return filename === undefined || shownAs === undefined
+		? text
+		: text.replaceAll(/^(.+)(:\d+\n-{20}\n)/gm, (whole, name: string, rest: string) =>
+				name === filename ? shownAs + rest : whole,
+			);
+}
+
+function parseFindings(json: string, shownAs: string | undefined): Findings {
 	const { warnings, sources, buildError } = JSON.parse(json) as LintJson;
 	return {
 		warnings: warnings?.length ?? 0,
+		filename: sources?.[0]?.filename,
 		buildError:
 			buildError === undefined
 				? undefined
-				: `${buildError.message}\n${excerpt(sources?.[0], buildError.location.ranges ?? [])}`,
+				: `${buildError.message}\n${excerpt(sources?.[0], { ranges: buildError.location.ranges ?? [], shownAs })}`,
 	};
 }
 
 function excerpt(
 	source: NonNullable<LintJson["sources"]>[number] | undefined,
-	ranges: readonly RangeJson[],
+	{ ranges, shownAs }: { readonly ranges: readonly RangeJson[]; readonly shownAs: string | undefined },
 ): string {
 	if (source === undefined || ranges.length === 0) {
 		return "";
 	}
 	return formatSourceExcerpt({
 		kind: "source",
-		file: { filename: source.filename, data: Buffer.from(source.data, "base64") },
+		file: { filename: shownAs ?? source.filename, data: Buffer.from(source.data, "base64") },
 		ranges: ranges.map(({ start, end }) => ({
 			start: { line: start?.line ?? 0, character: 0 },
 			end: { line: end?.line ?? 0, character: 0 },
