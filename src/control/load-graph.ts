@@ -18,14 +18,15 @@ export interface LoadGraphOptions {
 }
 
 /** The graph of a definition that has ops, checked and with policies applied. */
-export async function loadGraph(definition: Definition, { allowed, judge }: LoadGraphOptions): Promise<Edge> {
+export async function loadGraph(definition: Definition, options: LoadGraphOptions): Promise<Edge> {
+	const { allowed, judge } = options;
 	try {
 		const judged = judge === undefined ? undefined : await judgeSources(definition, judge);
 		const loaded = load(
 			definition,
 			judged === undefined ? {} : { mapSource: (source, digest) => judged.get(digest) ?? source },
 		);
-		return verticesOf(loaded, allowed);
+		return verticesOf(loaded, allowed, (nested) => loadGraph(nested, options));
 	} catch (error) {
 		throw wrap(error, "failed to load LLB");
 	}

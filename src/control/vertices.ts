@@ -6,13 +6,17 @@ import type { VertexPayload } from "../worker/worker.ts";
 import type { Entitlement } from "./control.ts";
 
 /** The solver's view of a loaded graph: one vertex per op, the edge of the root. Linear in the number of ops. */
-export function verticesOf(definition: LoadedDefinition, allowed: ReadonlySet<Entitlement>): Edge {
+export function verticesOf(
+	definition: LoadedDefinition,
+	allowed: ReadonlySet<Entitlement>,
+	loadNested?: VertexPayload["loadNested"],
+): Edge {
 	const vertices = new Map<Digest, Vertex>();
 	const borrowed = borrowedSources(definition);
 	for (const loaded of definition.ops.values()) {
 		checkEntitlements(loaded, allowed);
 		const source = loaded.sources[0] ?? borrowed.get(loaded.digest);
-		vertices.set(loaded.digest, vertexOf(loaded, { vertices, source }));
+		vertices.set(loaded.digest, vertexOf(loaded, { vertices, source, loadNested }));
 	}
 	return edgeTo(definition.root, vertices);
 }
@@ -41,10 +45,18 @@ function vertexOf(
 	{
 		vertices,
 		source,
-	}: { readonly vertices: ReadonlyMap<Digest, Vertex>; readonly source: SourcePlace | undefined },
+		loadNested,
+	}: {
+		readonly vertices: ReadonlyMap<Digest, Vertex>;
+		readonly source: SourcePlace | undefined;
+		readonly loadNested: VertexPayload["loadNested"];
+	},
 ): Vertex {
 	const { metadata } = loaded;
-	const payload: VertexPayload = { op: loaded };
+	const payload: VertexPayload = {
+		op: loaded,
+		...(loaded.op.kind === "build" && loadNested !== undefined ? { loadNested } : {}),
+	};
 	return {
 		digest: loaded.digest,
 		name: loaded.name,

@@ -275,6 +275,11 @@ export interface ResolvedHttp {
 
 export interface NewContainerRequest {
 	readonly mounts: readonly FrontendMount[];
+	/** Directories with these files, by name; nobody can change them. */
+	readonly directories?: readonly {
+		readonly dest: string;
+		readonly files: ReadonlyMap<string, Uint8Array>;
+	}[];
 	readonly network: NetworkMode;
 	readonly platform: Platform | undefined;
 	readonly extraHosts: readonly ExtraHost[];

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { SlipwayError, toError, wrap } from "../errors/errors.ts";
 import type { RunOptions } from "../executor/executor.ts";
 import { execCacheDigest, execDependencies } from "../llb/cache-digest.ts";
-import type { LinuxResources } from "../llb/llb.ts";
+import type { LinuxResources, LoadedOp } from "../llb/llb.ts";
 import type { ExecOp, ProxyEnv } from "../llb/op.ts";
 import { setDefaultEnv } from "../oci/env.ts";
 import { defaultPath } from "../oci/image-config.ts";
@@ -11,12 +11,13 @@ import type { CacheMapAnswer, Op, StepContext } from "../solver/solver.ts";
 import type { CacheMounts } from "./cache-mounts.ts";
 import { contentDigestOf } from "./content-input.ts";
 import { findEmulator, startEmulator, watchForeignProgram } from "./emulation.ts";
-import { findSecret, prepareMounts } from "./exec-mounts.ts";
+import { findSecret, type PreparedMounts, prepareMounts } from "./exec-mounts.ts";
 import { createStepLog } from "./step-log.ts";
-import type { Output, WorkerServices } from "./worker.ts";
+import { clientsOf, type Output, type WorkerServices } from "./worker.ts";
 
 export interface ExecStep {
 	readonly op: ExecOp;
+	readonly loaded: LoadedOp;
 	readonly platform: Platform;
 	readonly ignoreCache: boolean;
 	readonly resources: LinuxResources | undefined;
@@ -94,32 +95,66 @@ async function execute(
 		signal: context.signal,
 	};
 	const failed = `process ${JSON.stringify(op.meta.args.join(" "))} did not complete successfully`;
-	const status = await services.executor.run(options).catch((error: unknown) => {
-		if (context.signal.aborted) {
-			throw wrap(error, "");
+	try {
+		const status = await services.executor.run(options).catch((error: unknown) => {
+			if (context.signal.aborted) {
+				throw wrap(error, "");
+			}
+			const cause = toError(error);
+			const why = foreign?.explain(cause.message);
+			throw wrap(why === undefined ? cause : wrap(cause, why), failed);
+		});
+		const valid = op.meta.validExitCodes.length === 0 ? [0] : op.meta.validExitCodes;
+		if (!valid.includes(status.code)) {
+			log.flush();
+			const foreignProgram = foreign?.explain("");
+			const why = status.outOfMemory
+				? ": cannot allocate memory (out of memory)"
+				: foreignProgram === undefined
+					? ""
+					: `: ${foreignProgram}`;
+			throw new SlipwayError(
+				status.outOfMemory ? "resource-exhausted" : "unknown",
+				`${failed}: exit code: ${status.code}${why}`,
+				{
+					details: [{ kind: "exit", code: status.code }],
+				},
+			);
 		}
-		const cause = toError(error);
-		const why = foreign?.explain(cause.message);
-		throw wrap(why === undefined ? cause : wrap(cause, why), failed);
-	});
-	const valid = op.meta.validExitCodes.length === 0 ? [0] : op.meta.validExitCodes;
-	if (!valid.includes(status.code)) {
-		log.flush();
-		const foreignProgram = foreign?.explain("");
-		const why = status.outOfMemory
-			? ": cannot allocate memory (out of memory)"
-			: foreignProgram === undefined
-				? ""
-				: `: ${foreignProgram}`;
-		throw new SlipwayError(
-			status.outOfMemory ? "resource-exhausted" : "unknown",
-			`${failed}: exit code: ${status.code}${why}`,
-			{
-				details: [{ kind: "exit", code: status.code }],
-			},
-		);
+	} catch (error) {
+		if (!context.signal.aborted) {
+			await keepFailed(step, inputs, { prepared, context });
+		}
+		throw error;
 	}
 	return await prepared.commit();
+}
+
+/** Hands on what the failed process left, if a client wants to look at it. That this fails too is nobody's news. */
+async function keepFailed(
+	{ op, loaded }: ExecStep,
+	inputs: readonly Output[],
+	{ prepared, context }: { readonly prepared: PreparedMounts; readonly context: StepContext },
+): Promise<void> {
+	const keepers = clientsOf(context).flatMap(({ keepFailed: keep }) => keep ?? []);
+	if (keepers.length === 0) {
+		return;
+	}
+	const mounts = await prepared.leave().catch(() => undefined);
+	if (mounts === undefined) {
+		return;
+	}
+	for (const keep of keepers) {
+		keep({
+			vertex: context.vertex,
+			op: loaded,
+			inputs: op.mounts.map((mount) =>
+				"input" in mount && mount.input !== undefined ? inputs[mount.input]?.clone() : undefined,
+			),
+			mounts: mounts.map((mount) => mount?.clone()),
+		});
+	}
+	await Promise.all(mounts.map((mount) => mount?.release()));
 }
 
 async function environment({ op, platform }: ExecStep, context: StepContext): Promise<readonly string[]> {

@@ -1,7 +1,7 @@
 import { SlipwayError } from "../errors/errors.ts";
 import type { LoadedOp } from "../llb/llb.ts";
-import { formatPlatform } from "../oci/platform.ts";
-import type { Op, Vertex } from "../solver/solver.ts";
+import type { Builder, Op, Vertex } from "../solver/solver.ts";
+import { buildOp } from "./build-op.ts";
 import { type CacheMounts, createCacheMounts } from "./cache-mounts.ts";
 import { execOp } from "./exec-op.ts";
 import { fileOp } from "./file-op.ts";
@@ -13,9 +13,10 @@ import type { Output, VertexPayload, WorkerServices } from "./worker.ts";
 export function createOpResolver(
 	services: WorkerServices,
 	cacheMounts: CacheMounts = createCacheMounts(services.cache),
-): (vertex: Vertex) => Op<Output> {
-	return (vertex) => {
-		const loaded: LoadedOp = (vertex.payload as VertexPayload).op;
+): (vertex: Vertex, builder: Builder<Output>) => Op<Output> {
+	return (vertex, builder) => {
+		const payload = vertex.payload as VertexPayload;
+		const loaded: LoadedOp = payload.op;
 		const { op } = loaded;
 		switch (op.kind) {
 			case "source":
@@ -29,6 +30,7 @@ export function createOpResolver(
 				return execOp(
 					{
 						op,
+						loaded,
 						platform,
 						ignoreCache: vertex.options.ignoreCache,
 						resources: loaded.metadata?.linuxResources,
@@ -46,14 +48,7 @@ export function createOpResolver(
 			case "passthrough":
 				return passthroughOp(op);
 			case "build":
-				throw new SlipwayError(
-					"unimplemented",
-					`build op on ${platformText(op)}: nested definitions are not supported yet`,
-				);
+				return buildOp(op, { worker: services, builder, load: payload.loadNested });
 		}
 	};
-}
-
-function platformText(op: LoadedOp["op"]): string {
-	return op.platform === undefined ? "any platform" : formatPlatform(op.platform);
 }

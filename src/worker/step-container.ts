@@ -1,6 +1,13 @@
 import { randomBytes } from "node:crypto";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { canceled, SlipwayError } from "../errors/errors.ts";
-import type { ContainerMountSource, ProcessIo, RunningProcess } from "../executor/executor.ts";
+import type {
+	ContainerMount,
+	ContainerMountSource,
+	ProcessIo,
+	RunningProcess,
+} from "../executor/executor.ts";
 import type {
 	ContainerProcess,
 	ContainerProcessRequest,
@@ -45,6 +52,7 @@ const containerVertex = sha256("container");
 
 export function createContainerFactory(services: WorkerServices, cacheMounts: CacheMounts): ContainerFactory {
 	return async (request, context) => {
+		await using directories = writeDirectories(request.directories ?? [], services.mountRoot);
 		const life = new AbortController();
 		const step: StepContext = {
 			signal: AbortSignal.any([context.signal, life.signal]),
@@ -60,7 +68,12 @@ export function createContainerFactory(services: WorkerServices, cacheMounts: Ca
 			ignoreCache: false,
 			context: step,
 		});
-		return new StepContainer(services, request, { ...context, prepared, life });
+		return new StepContainer(services, request, {
+			...context,
+			prepared,
+			life,
+			directories: directories.move(),
+		});
 	};
 }
 
@@ -96,6 +109,37 @@ function opOf(mounts: readonly Mount[]): ExecOp {
 interface ContainerState extends ContainerContext {
 	readonly prepared: PreparedMounts;
 	readonly life: AbortController;
+	readonly directories: WrittenDirectories;
+}
+
+interface WrittenDirectories extends AsyncDisposable {
+	readonly mounts: readonly ContainerMount[];
+	/** Hands them to whoever disposes the answer. */
+	move(): WrittenDirectories;
+}
+
+function writeDirectories(
+	directories: NonNullable<NewContainerRequest["directories"]>,
+	mountRoot: string,
+): WrittenDirectories {
+	const mounts: ContainerMount[] = [];
+	const written = new AsyncDisposableStack();
+	for (const { dest, files } of directories) {
+		mkdirSync(mountRoot, { recursive: true, mode: 0o700 });
+		const path = mkdtempSync(join(mountRoot, "files-"));
+		written.defer(() => rmSync(path, { recursive: true, force: true }));
+		for (const [name, data] of files) {
+			writeFileSync(join(path, name), data, { mode: 0o400 });
+		}
+		const options = ["nosuid", "nodev", "noexec"];
+		mounts.push({ target: dest, readonly: true, source: { kind: "host", path, options } });
+	}
+	const held = (stack: AsyncDisposableStack): WrittenDirectories => ({
+		mounts,
+		move: () => held(stack.move()),
+		[Symbol.asyncDispose]: () => stack.disposeAsync(),
+	});
+	return held(written);
 }
 
 class StepContainer implements FrontendContainer {
@@ -150,7 +194,7 @@ class StepContainer implements FrontendContainer {
 			status = this.#services.executor.run({
 				...common,
 				root,
-				mounts,
+				mounts: [...mounts, ...this.#state.directories.mounts],
 				network: this.#request.network,
 				...(this.#request.hostname === "" ? {} : { hostname: this.#request.hostname }),
 				extraHosts: this.#request.extraHosts,
@@ -219,6 +263,7 @@ class StepContainer implements FrontendContainer {
 		this.#state.life.abort(canceled());
 		await Promise.allSettled(this.#running);
 		await this.#state.prepared[Symbol.asyncDispose]();
+		await this.#state.directories[Symbol.asyncDispose]();
 	}
 }
 

@@ -2,11 +2,11 @@ import type { Archiver } from "../archive/archive.ts";
 import type { ThreadPool } from "../async/pool.ts";
 import type { CacheManager, ImmutableRef } from "../cache/cache.ts";
 import type { Executor } from "../executor/executor.ts";
-import type { LoadedOp } from "../llb/llb.ts";
+import type { Definition, LoadedOp } from "../llb/llb.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { Platform } from "../oci/platform.ts";
 import type { Session } from "../session/session.ts";
-import type { StepContext } from "../solver/solver.ts";
+import type { Edge, StepContext } from "../solver/solver.ts";
 import type { Source } from "../source/source.ts";
 
 /**
@@ -46,6 +46,8 @@ export const defaultLogLimits: LogLimits = { maxBytes: 2 * 1024 * 1024, maxBytes
 /** What a vertex of ours carries for the solver to hand back. */
 export interface VertexPayload {
 	readonly op: LoadedOp;
+	/** Of an op that builds: the graph of a definition, by the rules of the same build. */
+	readonly loadNested?: (definition: Definition) => Promise<Edge>;
 }
 
 /** Whom a job of ours works for. */

@@ -198,7 +198,8 @@ async function forward(
 	}
 }
 
-function isOwnFrontend(name: string): boolean {
+/** Whether the image that is named is this frontend. */
+export function isOwnFrontend(name: string): boolean {
 	if (name === "dockerfile.v0") {
 		return true;
 	}

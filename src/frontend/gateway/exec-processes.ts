@@ -49,26 +49,18 @@ export async function runProcesses(
 			started.done.catch(fail);
 			return;
 		}
-		if (
-			input === undefined ||
-			input.$case === "Started" ||
-			input.$case === "Exit" ||
-			input.$case === "Done"
-		) {
+		if (input?.$case !== "File" && input?.$case !== "Resize" && input?.$case !== "Signal") {
 			return;
 		}
 		if (process === undefined) {
 			throw new SlipwayError("not-found", `IO for process ${JSON.stringify(id)} not found`);
 		}
-		switch (input.$case) {
-			case "File":
-				return await process.write(input.value);
-			case "Resize":
-				process.resize({ rows: input.value.Rows, columns: input.value.Cols });
-				return;
-			case "Signal":
-				process.signal(input.value.Name);
-				return;
+		if (input.$case === "File") {
+			await process.write(input.value);
+		} else if (input.$case === "Resize") {
+			process.resize({ rows: input.value.Rows, columns: input.value.Cols });
+		} else {
+			process.signal(input.value.Name);
 		}
 	}
 
