@@ -500,7 +500,10 @@ RUN --mount=type=secret,id=key,required true
 	assert.equal(clean.code, 0);
 	const broken = await bench.run(["--call", "lint", "-f", join(context, "broken"), context]);
 	assert.equal(broken.code, 1);
-	assert.match(broken.stderr, /ERROR: .*unknown instruction: COPYY \(did you mean COPY\?\)\n\/.*\/broken:2\n/);
+	assert.match(
+		broken.stderr,
+		/ERROR: .*unknown instruction: COPYY \(did you mean COPY\?\)\n\/.*\/broken:2\n/,
+	);
 	const outline = (await bench.run(["--call", "outline", context])).stdout.toString();
 	assert.match(outline, /TARGET: *two\nDESCRIPTION: *the result\n/);
 	assert.match(outline, /WHO +world +who to greet\n/);
