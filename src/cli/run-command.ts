@@ -9,6 +9,7 @@ Builds container images.
 
 Commands:
   build     Build an image from a Dockerfile
+  daemon    Serve BuildKit's API, for docker buildx, buildctl and others
   stop      End the background builder when its builds have ended
 
 Run 'slipway COMMAND --help' for the flags of a command.
@@ -44,6 +45,10 @@ async function dispatch(argv: readonly string[], terminal: Terminal): Promise<nu
 		case "stop": {
 			const { stopCommand } = await import("./stop-command.ts");
 			return await stopCommand(rest, terminal);
+		}
+		case "daemon": {
+			const { daemonCommand } = await import("./daemon-command.ts");
+			return await daemonCommand(rest, terminal);
 		}
 		case "background-builder": {
 			const { backgroundCommand } = await import("./background-command.ts");

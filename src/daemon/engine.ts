@@ -1,7 +1,8 @@
 import { mkdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { createArchiver } from "../archive/archiver.ts";
-import { createThreadPool } from "../async/pool.ts";
+import { createThreadPool, type ThreadPool } from "../async/pool.ts";
+import type { CacheManager } from "../cache/cache.ts";
 import { createDatabaseKeyStore } from "../cache/key-store.ts";
 import { openCache } from "../cache/manager.ts";
 import { createResultStore } from "../cache/result-store.ts";
@@ -9,10 +10,17 @@ import { createBlobSources } from "../content/blob-sources.ts";
 import type { ContentStore } from "../content/content.ts";
 import { imageClosure } from "../content/image-closure.ts";
 import { createImageStore, type ImageStore } from "../content/image-store.ts";
-import { openLocalContentStore } from "../content/local.ts";
+import { type LocalContentStore, openLocalContentStore } from "../content/local.ts";
 import { createController } from "../control/build.ts";
 import { type BuildRegistry, createBuildRegistry } from "../control/build-registry.ts";
-import type { BuildOptions, BuildRequest, BuildResponse, Entitlement } from "../control/control.ts";
+import type {
+	BuildOptions,
+	BuildRequest,
+	BuildResponse,
+	Controller,
+	Entitlement,
+} from "../control/control.ts";
+import type { Database } from "../database/database.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { hideUnifiedHierarchy } from "../executor/cgroups.ts";
 import type { DnsOptions } from "../executor/etc-files.ts";
@@ -22,10 +30,15 @@ import { createOciExecutor } from "../executor/oci-executor.ts";
 import { findRuntime } from "../executor/runtime.ts";
 import { exporterFactories } from "../exporter/exporter-factories.ts";
 import { createDockerfileFrontend } from "../frontend/dockerfile/frontend.ts";
-import type { WorkerIdentity } from "../frontend/frontend.ts";
+import type { Frontend, WorkerIdentity } from "../frontend/frontend.ts";
 import type { Digest } from "../oci/digest.ts";
 import { hostPlatforms } from "../oci/host-platforms.ts";
+import type { Platform } from "../oci/platform.ts";
 import { createRegistryClient } from "../registry/client.ts";
+import type { RegistryHostConfig } from "../registry/registry.ts";
+import { createLocalBackend } from "../remotecache/local-backend.ts";
+import { createRegistryBackend } from "../remotecache/registry-backend.ts";
+import { createRemoteCaches } from "../remotecache/remote-caches.ts";
 import { createSolver } from "../solver/create-solver.ts";
 import { createGitSource } from "../source/git.ts";
 import { createHttpSource } from "../source/http.ts";
@@ -43,6 +56,7 @@ import { mountTree } from "../worker/mounted-tree.ts";
 import { createOpResolver } from "../worker/op-resolver.ts";
 import { createContainerFactory } from "../worker/step-container.ts";
 import { defaultLogLimits, type LogLimits, type Output, type WorkerServices } from "../worker/worker.ts";
+import type { FrontendsConfig } from "./config.ts";
 import { defaultRoot } from "./default-root.ts";
 import { openSnapshotter } from "./open-snapshotter.ts";
 import { openStateDirectory } from "./state-directory.ts";
@@ -56,6 +70,18 @@ export interface Engine extends AsyncDisposable {
 	readonly builds: BuildRegistry;
 	/** Rejects with the first error of the build; see `Controller`. */
 	build(request: BuildRequest, options: BuildOptions): Promise<BuildResponse>;
+	/** For what serves the engine to others. */
+	readonly parts: EngineParts;
+}
+
+export interface EngineParts {
+	readonly controller: Controller;
+	readonly database: Database;
+	readonly content: LocalContentStore;
+	readonly cache: CacheManager;
+	readonly pool: ThreadPool;
+	/** What this machine runs now, as far as it was looked. */
+	readonly platforms: () => readonly Platform[];
 }
 
 export interface EngineOptions {
@@ -70,6 +96,22 @@ export interface EngineOptions {
 	readonly dns?: DnsOptions;
 	/** Control group above those of steps that name no parent of their own. */
 	readonly cgroupParent?: string;
+	/** Steps that run at the same time; default no limit. */
+	readonly maxParallelism?: number;
+	/** What clients may ask for; default everything. */
+	readonly entitlements?: readonly Entitlement[];
+	/** By host. */
+	readonly registries?: Readonly<Record<string, RegistryHostConfig>>;
+	/** Transfers at the same time per registry. */
+	readonly maxRegistryConcurrency?: number;
+	/** In place of those that this machine runs. */
+	readonly platforms?: readonly Platform[];
+	/** How long the list of platforms that this machine runs is believed; default for ever. */
+	readonly platformsMaxAgeMs?: number;
+	/** Of the worker, besides its own. */
+	readonly labels?: Readonly<Record<string, string>>;
+	/** Default all. */
+	readonly frontends?: FrontendsConfig;
 	readonly env: Readonly<Record<string, string | undefined>>;
 	/** Told what was damaged and worked around. */
 	readonly warn: (message: string) => void;
@@ -114,7 +156,15 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 			keptBlobs: () => blobsOfImages(images, content, signal),
 		}),
 	);
-	const registry = stack.use(createRegistryClient({ proxy: proxyOf(options.env) }));
+	const registry = stack.use(
+		createRegistryClient({
+			proxy: proxyOf(options.env),
+			...(options.registries === undefined ? {} : { hosts: options.registries }),
+			...(options.maxRegistryConcurrency === undefined
+				? {}
+				: { maxConcurrency: options.maxRegistryConcurrency }),
+		}),
+	);
 	const imageAccess = { registry, content, images, sources: createBlobSources(database) };
 	const networks = stack.use(
 		createNetworks(options.network ?? { mode: "auto" }, {
@@ -144,6 +194,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		createHttpSource({ cache, proxy: proxyOf(options.env) }),
 		createGitSource({ cache, env: options.env }),
 	];
+	const platforms = platformList(options);
 	const services: WorkerServices = {
 		cache,
 		executor,
@@ -152,23 +203,26 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		archiver,
 		mountRoot: join(root, "mounts"),
 		beforeMounts,
-		platforms: runnablePlatforms(hostPlatforms()),
+		platforms: platforms(),
 		searchPath: options.env["PATH"] ?? "",
 		logLimits: logLimits(options.env),
 	};
 	mkdirSync(services.mountRoot, { recursive: true, mode: 0o700 });
 	const results = createResultStore(cache);
+	const keys = createDatabaseKeyStore(database);
 	const cacheMounts = createCacheMounts(cache);
 	const workerIdentity = openWorkerIdentity(root, {
 		snapshotter: snapshotter.name,
 		network: options.network?.mode ?? "auto",
+		labels: options.labels ?? {},
 	});
 	const builds = createBuildRegistry();
 	const solver = stack.use(
 		createSolver<Output>({
 			resolveOp: createOpResolver(services, cacheMounts),
-			keys: createDatabaseKeyStore(database),
+			keys,
 			results,
+			...(options.maxParallelism === undefined ? {} : { maxParallelism: options.maxParallelism }),
 			handling: {
 				clone: (output) => output?.clone(),
 				release: async (output) => await output?.release(),
@@ -179,7 +233,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		solver,
 		worker: services,
 		resolver: createImageResolver(imageAccess),
-		frontends: new Map([["dockerfile.v0", createDockerfileFrontend()]]),
+		frontends: frontendsOf(options.frontends),
 		exporters: exporterFactories({
 			content,
 			images,
@@ -190,7 +244,19 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 			pool,
 			mountTree: (mounts) => mountTree(mounts, services),
 		}),
-		allowedEntitlements: allEntitlements,
+		caches: createRemoteCaches({
+			cache,
+			local: { keys, results },
+			backends: [
+				createRegistryBackend({
+					openRepository: (name, { session, insecure }) =>
+						registry.repository(name, { auth: authOf([session]), insecure }),
+					sources: imageAccess.sources,
+				}),
+				createLocalBackend(),
+			],
+		}),
+		allowedEntitlements: options.entitlements ?? allEntitlements,
 		workerIdentity,
 		containers: createContainerFactory(services, cacheMounts),
 		builds,
@@ -201,7 +267,41 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		worker: workerIdentity,
 		builds,
 		build: (request, buildOptions) => controller.build(request, buildOptions),
+		parts: { controller, database, content, cache, pool, platforms },
 		[Symbol.asyncDispose]: () => held.disposeAsync(),
+	};
+}
+
+function frontendsOf(config: FrontendsConfig | undefined): ReadonlyMap<string, Frontend> {
+	const frontends = new Map<string, Frontend>();
+	if (config?.dockerfile !== false) {
+		frontends.set("dockerfile.v0", createDockerfileFrontend());
+	}
+	if (config?.gateway !== false) {
+		const allowedRepositories = config?.gatewayRepositories ?? [];
+		frontends.set("gateway.v0", {
+			async solve(request, bridge) {
+				// Few builds need it, and it brings the API's messages.
+				const { createGatewayFrontend } = await import("../frontend/gateway/gateway-frontend.ts");
+				return await createGatewayFrontend({ allowedRepositories }).solve(request, bridge);
+			},
+		});
+	}
+	return frontends;
+}
+
+function platformList({
+	platforms,
+	platformsMaxAgeMs = Number.POSITIVE_INFINITY,
+}: EngineOptions): () => readonly Platform[] {
+	let known: readonly Platform[] | undefined = platforms;
+	let at = performance.now();
+	return () => {
+		if (known === undefined || (platforms === undefined && performance.now() - at > platformsMaxAgeMs)) {
+			known = runnablePlatforms(hostPlatforms());
+			at = performance.now();
+		}
+		return known;
 	};
 }
 

@@ -4,10 +4,18 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import type { WorkerIdentity } from "../frontend/frontend.ts";
 
+export interface WorkerTraits {
+	readonly snapshotter: string;
+	/** What steps' network is. */
+	readonly network: string;
+	/** Of the operator; they win. */
+	readonly labels?: Readonly<Record<string, string>>;
+}
+
 /** The name that clients know the worker of a state directory by; made once and kept. Labels are BuildKit's. */
 export function openWorkerIdentity(
 	root: string,
-	{ snapshotter, network }: { readonly snapshotter: string; readonly network: string },
+	{ snapshotter, network, labels = {} }: WorkerTraits,
 ): WorkerIdentity {
 	const prefix = "org.mobyproject.buildkit.worker.";
 	return {
@@ -19,6 +27,7 @@ export function openWorkerIdentity(
 			[`${prefix}oci.process-mode`, "sandbox"],
 			[`${prefix}selinux.enabled`, "false"],
 			[`${prefix}snapshotter`, snapshotter],
+			...Object.entries(labels),
 		]),
 	};
 }

@@ -1,0 +1,336 @@
+import {
+	type BuildHistoryEvent,
+	BuildHistoryEventType,
+	type BuildHistoryRecord,
+	type BuildHistoryRequest,
+	type Descriptor,
+	emptyBuildHistoryRecord,
+} from "../api/generated/control.ts";
+import { Status } from "../api/generated/google/rpc/status.ts";
+import { statusOf } from "../api/status.ts";
+import { timestampOf } from "../api/timestamps.ts";
+import type { ContentReader } from "../content/content.ts";
+import { imageClosure } from "../content/image-closure.ts";
+import { openLocalContentStore } from "../content/local.ts";
+import type { Database } from "../database/database.ts";
+import { canceled, SlipwayError, toError } from "../errors/errors.ts";
+import { isDigest } from "../oci/digest.ts";
+import { isIndexType, isManifestType } from "../oci/media-types.ts";
+import { progressTime } from "../progress/progress.ts";
+import {
+	type BuildEnd,
+	type History,
+	type HistoryOptions,
+	historyDefaults,
+	historyMediaTypes,
+} from "./history.ts";
+import { filterRecords } from "./history-filter.ts";
+import { createHistoryStore, type HistoryStore } from "./history-store.ts";
+import { splitMessages } from "./service-log.ts";
+
+export interface OpenHistoryOptions extends HistoryOptions {
+	readonly database: Database;
+	/** Directory of the history's blobs. */
+	readonly root: string;
+	/** Told what is lost. */
+	readonly warn: (message: string) => void;
+}
+
+const collectEveryMs = 120_000;
+/** A listener that is so far behind does not listen. */
+const maxWaitingEvents = 4096;
+
+export async function openHistory(options: OpenHistoryOptions): Promise<History> {
+	const signal = new AbortController().signal;
+	const blobs = await openLocalContentStore({ root: options.root, signal });
+	const store = createHistoryStore(options.database, blobs);
+	await store.sweep();
+	return new Queue({ ...historyDefaults, ...options, store, blobs });
+}
+
+interface QueueOptions extends Omit<OpenHistoryOptions, keyof HistoryOptions>, Required<HistoryOptions> {
+	readonly store: HistoryStore;
+	readonly blobs: History["blobs"];
+}
+
+interface Listener {
+	readonly ref: string;
+	readonly events: BuildHistoryEvent[];
+	wake: () => void;
+}
+
+class Queue implements History {
+	readonly blobs: History["blobs"];
+	readonly #options: QueueOptions;
+	readonly #store: HistoryStore;
+	readonly #active = new Map<string, BuildHistoryRecord>();
+	readonly #listeners = new Set<Listener>();
+	/** Deleted while somebody listened to it. */
+	readonly #deleted = new Set<string>();
+	readonly #timer: NodeJS.Timeout;
+	#draining = false;
+
+	constructor(options: QueueOptions) {
+		this.#options = options;
+		this.#store = options.store;
+		this.blobs = options.blobs;
+		this.#timer = setInterval(() => void this.collect(), collectEveryMs).unref();
+	}
+
+	start(record: BuildHistoryRecord): { complete(end: BuildEnd): Promise<void> } {
+		this.#active.set(record.Ref, record);
+		this.#tell({ type: BuildHistoryEventType.STARTED, record });
+		return {
+			complete: async (end) => {
+				const completed = await this.#completed(record, end);
+				this.#active.delete(record.Ref);
+				try {
+					this.#store.put(completed.record, completed.blobs);
+				} catch (error) {
+					this.#options.warn(`build ${record.Ref} is not recorded: ${toError(error).message}`);
+				}
+				this.#tell({ type: BuildHistoryEventType.COMPLETE, record: completed.record });
+				this.#endListeners();
+			},
+		};
+	}
+
+	async update(ref: string, { pinned }: { readonly pinned: boolean }): Promise<void> {
+		const record = this.#store.find(ref);
+		if (record === undefined) {
+			throw new SlipwayError("unknown", `failed to retrieve ref ${ref}: file does not exist`);
+		}
+		const changed = { ...record, pinned, Generation: record.Generation + 1 };
+		this.#store.put(changed, []);
+		this.#tell({ type: BuildHistoryEventType.COMPLETE, record: changed });
+	}
+
+	async delete(ref: string): Promise<void> {
+		if ([...this.#listeners].some((listener) => listener.ref === ref)) {
+			this.#deleted.add(ref);
+			return;
+		}
+		this.#deleted.delete(ref);
+		this.#tell({
+			type: BuildHistoryEventType.DELETED,
+			record: { ...emptyBuildHistoryRecord(), Ref: ref },
+		});
+		for (const digest of this.#store.delete(ref)) {
+			await this.blobs.delete(digest);
+		}
+	}
+
+	async finalize(): Promise<void> {}
+
+	find(ref: string): BuildHistoryRecord | undefined {
+		return this.#deleted.has(ref) ? undefined : this.#store.find(ref);
+	}
+
+	async *readLog(
+		{ logs }: BuildHistoryRecord,
+		{ signal }: { readonly signal: AbortSignal },
+	): AsyncGenerator<Uint8Array, void> {
+		const digest = logs?.digest ?? "";
+		if (!isDigest(digest)) {
+			return;
+		}
+		let rest: Uint8Array = new Uint8Array(0);
+		for await (const chunk of this.blobs.read(digest, { signal })) {
+			const bytes = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
+			let used = 0;
+			for (const message of splitMessages(bytes)) {
+				used += message.length;
+				yield message.subarray(4);
+			}
+			rest = bytes.slice(used);
+		}
+	}
+
+	async *listen(
+		request: BuildHistoryRequest,
+		{ signal }: { readonly signal: AbortSignal },
+	): AsyncGenerator<BuildHistoryEvent, void> {
+		const { Ref: ref } = request;
+		if (ref !== "" && this.#deleted.has(ref)) {
+			throw new SlipwayError("unknown", `ref ${ref} is deleted: file does not exist`);
+		}
+		const listener: Listener = { ref, events: [], wake: () => {} };
+		const wake = (): void => listener.wake();
+		this.#listeners.add(listener);
+		signal.addEventListener("abort", wake);
+		try {
+			yield* this.#known(request);
+			if (request.EarlyExit) {
+				return;
+			}
+			for (;;) {
+				for (const event of listener.events.splice(0)) {
+					if (ref === "" || event.record?.Ref === ref) {
+						yield event;
+					}
+				}
+				if (signal.aborted) {
+					throw canceled(signal.reason);
+				}
+				if (!this.#listeners.has(listener)) {
+					return;
+				}
+				if (listener.events.length === 0) {
+					await new Promise<void>((resolve) => {
+						listener.wake = resolve;
+					});
+				}
+			}
+		} finally {
+			signal.removeEventListener("abort", wake);
+			this.#listeners.delete(listener);
+			if (this.#deleted.has(ref)) {
+				await this.delete(ref);
+			}
+		}
+	}
+
+	async collect(): Promise<void> {
+		const completedBefore = Date.now() - this.#options.maxAgeMs;
+		for (const ref of this.#store.expired({ maxEntries: this.#options.maxEntries, completedBefore })) {
+			await this.delete(ref);
+		}
+	}
+
+	drain(): void {
+		this.#draining = true;
+		this.#endListeners();
+	}
+
+	async [Symbol.asyncDispose](): Promise<void> {
+		clearInterval(this.#timer);
+		this.#active.clear();
+		this.drain();
+	}
+
+	*#known(request: BuildHistoryRequest): Generator<BuildHistoryEvent, void> {
+		const wanted = ({ Ref: ref }: BuildHistoryRecord): boolean =>
+			(request.Ref === "" || request.Ref === ref) && !this.#deleted.has(ref);
+		for (const record of [...this.#active.values()].filter(wanted)) {
+			yield { type: BuildHistoryEventType.STARTED, record };
+		}
+		if (request.ActiveOnly) {
+			return;
+		}
+		const found = filterRecords(this.#store.list().filter(wanted), {
+			filters: request.Filter,
+			limit: request.Limit,
+		});
+		for (const record of found) {
+			yield { type: BuildHistoryEventType.COMPLETE, record };
+		}
+	}
+
+	#tell(event: BuildHistoryEvent): void {
+		for (const listener of this.#listeners) {
+			listener.events.push(event);
+			if (listener.events.length > maxWaitingEvents) {
+				this.#listeners.delete(listener);
+			}
+			listener.wake();
+		}
+	}
+
+	#endListeners(): void {
+		if (this.#draining && this.#active.size === 0) {
+			const listeners = [...this.#listeners];
+			this.#listeners.clear();
+			for (const listener of listeners) {
+				listener.wake();
+			}
+		}
+	}
+
+	/** The record of a build that ended; what of its blobs can't be kept is left out. */
+	async #completed(
+		record: BuildHistoryRecord,
+		end: BuildEnd,
+	): Promise<{ readonly record: BuildHistoryRecord; readonly blobs: readonly string[] }> {
+		const attempt = async <T>(what: string, work: () => Promise<T>): Promise<T | undefined> => {
+			try {
+				return await work();
+			} catch (error) {
+				this.#options.warn(`${what} of build ${record.Ref} is not kept: ${toError(error).message}`);
+				return undefined;
+			}
+		};
+		const signal = new AbortController().signal;
+		const log = await attempt("the log", () => end.log.save(signal));
+		const { error } = end;
+		const status = error && statusOf(error);
+		const kept = status && (await attempt("the error", () => this.#write(Status.encode(status).finish())));
+		const blobs: string[] = [];
+		const results = new Map<number, Descriptor>();
+		for (const [index, descriptor] of end.results) {
+			const copied = await attempt("a result", () => this.#copyDocuments(end.source, descriptor));
+			if (copied !== undefined) {
+				results.set(index, descriptor);
+				blobs.push(...copied);
+			}
+		}
+		const summary = end.log.summary();
+		return {
+			blobs,
+			record: {
+				...record,
+				CompletedAt: timestampOf(progressTime()),
+				error: status && { ...status, details: [] },
+				externalError: kept && descriptorMessage(historyMediaTypes.error, kept),
+				logs: log && descriptorMessage(historyMediaTypes.log, log),
+				ExporterResponse: new Map(end.metadata),
+				Result:
+					results.size === 0
+						? undefined
+						: { ResultDeprecated: [...results.values()][0], Attestations: [], Results: results },
+				numCachedSteps: summary.cachedSteps,
+				numTotalSteps: summary.steps,
+				numCompletedSteps: summary.completedSteps,
+				numWarnings: summary.warnings,
+			},
+		};
+	}
+
+	#write(bytes: Uint8Array): Promise<{ readonly digest: string; readonly size: number }> {
+		return this.blobs.write(chunksOf(bytes), { signal: new AbortController().signal });
+	}
+
+	/** All of an image but its layers. */
+	async #copyDocuments(source: ContentReader, root: Descriptor): Promise<readonly string[]> {
+		const signal = new AbortController().signal;
+		const { digest, size, mediaType } = root;
+		if (!isDigest(digest)) {
+			return [];
+		}
+		const copied: string[] = [];
+		for (const each of (await imageClosure(source, { digest, size, mediaType }, { signal })).values()) {
+			const isDocument =
+				isIndexType(each.mediaType) ||
+				isManifestType(each.mediaType) ||
+				/config\.v1\+json$|container\.image\.v1\+json$|in-toto/.test(each.mediaType);
+			if (isDocument && (await source.info(each.digest)) !== undefined) {
+				await this.blobs.write(source.read(each.digest, { signal }), { expected: each, signal });
+				copied.push(each.digest);
+			}
+		}
+		if (!copied.includes(digest)) {
+			throw new SlipwayError("not-found", `blob ${digest} not found`);
+		}
+		return copied;
+	}
+}
+
+async function* chunksOf(bytes: Uint8Array): AsyncGenerator<Uint8Array, void> {
+	yield bytes;
+}
+
+function descriptorMessage(
+	mediaType: string,
+	{ digest, size }: { readonly digest: string; readonly size: number },
+): Descriptor {
+	return { mediaType, digest, size, annotations: new Map() };
+}

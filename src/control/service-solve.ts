@@ -1,0 +1,133 @@
+import {
+	type BuildHistoryRecord,
+	type Descriptor,
+	emptyBuildHistoryRecord,
+	type SolveRequest,
+	type SolveResponse,
+} from "../api/generated/control.ts";
+import type { ServerCall } from "../api/grpc.ts";
+import { timestampOf } from "../api/timestamps.ts";
+import { canceled, type SlipwayError, toError } from "../errors/errors.ts";
+import { progressTime } from "../progress/progress.ts";
+import type { Session } from "../session/session.ts";
+import type { BuildRequest, BuildResponse } from "./control.ts";
+import type { ControlServiceOptions } from "./service.ts";
+import type { Builds, OpenBuild } from "./service-builds.ts";
+import { noSession } from "./service-no-session.ts";
+import type { SessionRegistry } from "./service-sessions.ts";
+import { readSolveRequest, type SolveOrder } from "./service-solve-request.ts";
+
+export interface SolveServices extends ControlServiceOptions {
+	readonly builds: Builds;
+	readonly sessions: SessionRegistry;
+}
+
+/** One build, until its outputs are delivered. It ends with the call, with its session, and when the builder stops. */
+export async function solve(
+	services: SolveServices,
+	message: SolveRequest,
+	call: ServerCall,
+): Promise<SolveResponse> {
+	const order = readSolveRequest(message);
+	using build = services.builds.open(order.request.ref, { store: services.history.blobs });
+	try {
+		const response = order.internal
+			? await run(services, order, { build, call })
+			: await runRecorded(services, order, { build, call });
+		return { ExporterResponse: new Map(Object.entries(response.exporterResponse)) };
+	} finally {
+		services.onBuildEnd();
+	}
+}
+
+interface SolveCall {
+	readonly build: OpenBuild;
+	readonly call: ServerCall;
+}
+
+async function runRecorded(
+	services: SolveServices,
+	order: SolveOrder,
+	{ build, call }: SolveCall,
+): Promise<BuildResponse> {
+	const active = services.history.start(recordOf(order.request));
+	let response: BuildResponse | undefined;
+	let error: SlipwayError | undefined;
+	try {
+		response = await run(services, order, { build, call });
+		return response;
+	} catch (thrown) {
+		error = toError(thrown);
+		throw error;
+	} finally {
+		build.log.end();
+		await active.complete({
+			error,
+			log: build.log,
+			metadata: textOf(response?.metadata ?? {}),
+			results: resultsOf(response),
+			source: services.content,
+		});
+	}
+}
+
+async function run(
+	services: SolveServices,
+	{ request, sessionId }: SolveOrder,
+	{ build, call }: SolveCall,
+): Promise<BuildResponse> {
+	const waiting = AbortSignal.any([call.signal, build.signal]);
+	const session = sessionId === "" ? noSession : await services.sessions.find(sessionId, { signal: waiting });
+	const signal = AbortSignal.any([waiting, session.closed]);
+	try {
+		return await services.controller.build(request, { session, progress: build.log, signal });
+	} catch (thrown) {
+		throw explain(thrown, { session, build, call });
+	}
+}
+
+/** What is told of a build that was ended from outside is why, not where it was at that moment. */
+function explain(
+	thrown: unknown,
+	{ session, build, call }: SolveCall & { readonly session: Session },
+): SlipwayError {
+	const error = toError(thrown);
+	if (build.signal.aborted || session.closed.aborted || call.signal.aborted) {
+		return canceled(thrown);
+	}
+	return error;
+}
+
+function recordOf({ ref, frontend, frontendOptions, exporters }: BuildRequest): BuildHistoryRecord {
+	return {
+		...emptyBuildHistoryRecord(),
+		Ref: ref,
+		Frontend: frontend ?? "",
+		FrontendAttrs: new Map(Object.entries(frontendOptions)),
+		Exporters: exporters.map(({ type, attrs }) => ({ Type: type, Attrs: new Map(Object.entries(attrs)) })),
+		CreatedAt: timestampOf(progressTime()),
+	};
+}
+
+function textOf(metadata: Readonly<Record<string, Uint8Array>>): ReadonlyMap<string, string> {
+	const decoder = new TextDecoder();
+	return new Map(Object.entries(metadata).map(([key, value]) => [key, decoder.decode(value)]));
+}
+
+/** What exporters of images say that they made. */
+function resultsOf(response: BuildResponse | undefined): ReadonlyMap<number, Descriptor> {
+	const results = new Map<number, Descriptor>();
+	const encoded = response?.exporterResponse["containerimage.descriptor"];
+	if (encoded !== undefined) {
+		const { mediaType, digest, size, annotations } = JSON.parse(
+			Buffer.from(encoded, "base64").toString(),
+		) as {
+			readonly mediaType: string;
+			readonly digest: string;
+			readonly size: number;
+			readonly annotations?: Readonly<Record<string, string>>;
+		};
+		results.set(0, { mediaType, digest, size, annotations: new Map(Object.entries(annotations ?? {})) });
+	}
+	return results;
+}
