@@ -117,6 +117,7 @@ export const rooms: Readonly<Record<string, readonly string[]>> = {
 		"source",
 		"attestation",
 		"exporter",
+		"remotecache",
 		"frontend",
 		"worker",
 	],
@@ -127,12 +128,14 @@ export const rooms: Readonly<Record<string, readonly string[]>> = {
 		"source",
 		"attestation",
 		"exporter",
+		"remotecache",
 		"frontend",
 		"worker",
 		"control",
 		"client",
 	],
 	cli: ["async", "patterns", "oci", "progress", "content", "llb", "session", "control", "client", "daemon"],
+	library: ["async", "oci", "progress", "content", "llb", "session", "control", "client", "daemon"],
 	web: ["api", "client"],
 };
 

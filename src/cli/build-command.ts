@@ -48,6 +48,8 @@ export async function buildCommand(argv: readonly string[], terminal: Terminal):
 				definition: undefined,
 				exporters: plan.exporters,
 				entitlements: plan.entitlements,
+				cacheImports: plan.caches.imports,
+				cacheExports: plan.caches.exports,
 			},
 			{ session: plan.session, progress, signal: terminal.interrupted },
 		);
@@ -58,6 +60,7 @@ export async function buildCommand(argv: readonly string[], terminal: Terminal):
 			printWarnings(warnings, terminal, { debug: flags.bool("debug") });
 		}
 	}
+	await plan.caches.finish(response);
 	writeResults(plan, response, terminal);
 	return plan.call === undefined ? 0 : printAnswer(plan.call, response.metadata, terminal.stdout);
 }

@@ -33,6 +33,18 @@ export const buildFlags: readonly FlagSpec[] = [
 		help: "Additional build context: a directory, docker-image://, oci-layout://, a URL",
 	},
 	{
+		name: "cache-from",
+		kind: "list",
+		value: "source",
+		help: 'Cache to look into: an image, or "type=registry|local|gha|s3|azblob,…"',
+	},
+	{
+		name: "cache-to",
+		kind: "list",
+		value: "dest",
+		help: 'Where to export the cache to: "type=inline|registry|local|gha|s3|azblob,mode=min|max,…"',
+	},
+	{
 		name: "call",
 		kind: "string",
 		value: "method",
@@ -175,8 +187,6 @@ export const buildFlags: readonly FlagSpec[] = [
 	{ name: "ulimit", kind: "list", value: "name=soft[:hard]", help: "Resource limits of all steps" },
 	missing("attest", "list", "attestations come later"),
 	missing("builder", "string", "slipway builds in its own process"),
-	missing("cache-from", "list", "importing a cache comes with the registry outputs"),
-	missing("cache-to", "list", "exporting a cache comes with the registry outputs"),
 	missing("policy", "string", "source policies come later"),
 	{ name: "print", kind: "string", value: "method", help: "The old name of --call" },
 	missing("provenance", "string", "attestations come later"),

@@ -11,6 +11,7 @@ import { createLocalSession, type LocalSessionOptions } from "../session/local-s
 import type { Session } from "../session/session.ts";
 import { annotationOptions } from "./annotation-options.ts";
 import { buildArguments, hostEntries, keyValues, memoryBytes, ulimits } from "./build-values.ts";
+import { type CachePlan, planCaches } from "./cache-plan.ts";
 import { type Call, planCall } from "./call-plan.ts";
 import { planContexts } from "./context-plan.ts";
 import type { ParsedFlags } from "./flags.ts";
@@ -24,6 +25,7 @@ import type { Terminal } from "./terminal.ts";
 export interface BuildPlan extends AsyncDisposable {
 	readonly frontendOptions: Readonly<Record<string, string>>;
 	readonly session: Session;
+	readonly caches: CachePlan;
 	readonly exporters: readonly ExporterRequest[];
 	readonly entitlements: readonly Entitlement[];
 	readonly progressMode: string;
@@ -61,6 +63,12 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 	);
 	const quiet = flags.bool("quiet");
 	const tags = flags.list("tag").map(imageName);
+	const caches = planCaches({
+		from: flags.list("cache-from"),
+		to: flags.list("cache-to"),
+		buildArgs: new Map(buildArguments(flags.list("build-arg"), terminal.env)),
+		terminal,
+	});
 	const granted = grantedEntitlements(flags);
 	const outputs =
 		call === undefined
@@ -81,7 +89,8 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 		id: `${Date.now().toString(36)}${createHash("sha256").update(`${process.pid}${process.hrtime.bigint()}`).digest("hex").slice(0, 16)}`,
 		sharedKey: sharedKey(contexts.sharedName),
 		directories: contexts.directories,
-		contentStores: contexts.contentStores,
+		contentStores: { ...contexts.contentStores, ...caches.contentStores },
+		contentWriters: caches.contentWriters,
 		auth: createDockerAuth({ env: terminal.env }),
 		...secrets,
 		...ssh,
@@ -96,9 +105,11 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 		frontendOptions: {
 			...contexts.options,
 			...frontendOptions(flags, terminal),
+			...(caches.imports.length === 0 ? {} : { "cache-imports": cacheImportsOption(caches.imports) }),
 			...(call === undefined ? {} : { requestid: `frontend.${call.name}` }),
 		},
 		session,
+		caches,
 		exporters: outputs.exporters,
 		entitlements: granted,
 		call,
@@ -108,6 +119,11 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 		metadataFile: pathFlag("metadata-file"),
 		[Symbol.asyncDispose]: () => held.disposeAsync(),
 	};
+}
+
+/** Frontends hand the imports on with the graphs that they ask for. */
+function cacheImportsOption(imports: CachePlan["imports"]): string {
+	return JSON.stringify(imports.map(({ type, attrs }) => ({ Type: type, Attrs: attrs })));
 }
 
 async function secretsOf(

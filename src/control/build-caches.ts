@@ -42,11 +42,11 @@ export function openBuildCaches(
 	const imported: ImportedSource[] = [];
 
 	async function read(entry: CacheOptions): Promise<ImportedSource | undefined> {
-		const origin = caches.origin(entry, session);
-		const name = `importing cache manifest from ${origin.name}`;
+		const shown = nameOf(entry);
+		const name = `importing cache manifest from ${shown}`;
 		try {
 			const source = await job.step({ id: name, name, signal }, (step) =>
-				warnAbout(step, `cache ${origin.name} is not used`, () => caches.read(origin, step)),
+				warnAbout(step, `cache ${shown} is not used`, () => caches.read(caches.origin(entry, session), step)),
 			);
 			imported.push(source);
 			return source;

@@ -1,8 +1,8 @@
+import type { ImmutableRef } from "../cache/cache.ts";
 import { canceled, SlipwayError } from "../errors/errors.ts";
-import type { BuildResult, Exporter } from "../exporter/exporter.ts";
+import type { BuildResult, ExportContext, Exporter } from "../exporter/exporter.ts";
 import type { FrontendRef, FrontendResult } from "../frontend/frontend.ts";
-import { createGatewayService } from "../frontend/gateway/gateway-service.ts";
-import type { Job } from "../solver/solver.ts";
+import type { CacheKey, Job } from "../solver/solver.ts";
 import type { JobClient, Output } from "../worker/worker.ts";
 import { createBridge, type JobBridge } from "./bridge.ts";
 import { openBuildCaches } from "./build-caches.ts";
@@ -52,10 +52,16 @@ async function build(
 		? await clientResult(services, request, { bridge, options })
 		: await requestedResult(request, { bridge, signal: options.signal });
 	const result = await computeResult(made, bridge, options.signal);
+	const keys = await keysOf(made, bridge, options.signal);
+	const inlineCache = caches?.inlineFor((ref) => keys.get(ref));
 	const exporterResponse: Record<string, string> = {};
 	for (const [index, exporter] of exporters.entries()) {
-		Object.assign(exporterResponse, await runExporter(job, exporter, { index, result, options }));
+		Object.assign(
+			exporterResponse,
+			await runExporter(job, exporter, { index, result, options, inlineCache }),
+		);
 	}
+	Object.assign(exporterResponse, await caches?.export([...keys.values()]));
 	const decoder = new TextDecoder();
 	for (const [key, value] of Object.entries(made.metadata)) {
 		if (key.startsWith("frontend.")) {
@@ -112,6 +118,8 @@ async function clientResult(
 	request: BuildRequest,
 	{ bridge, options }: ResultContext,
 ): Promise<FrontendResult> {
+	// A third of all messages of the API, which a build by the command line does without.
+	const { createGatewayService } = await import("../frontend/gateway/gateway-service.ts");
 	await using gateway = createGatewayService(bridge, { inputs: request.frontendInputs });
 	using _registered = services.builds.register(request.ref, gateway);
 	return await new Promise<FrontendResult>((resolve, reject) => {
@@ -184,6 +192,22 @@ async function computeResult(
 	};
 }
 
+/** The cache keys of the result's trees, for exported caches. */
+async function keysOf(
+	{ ref, refs }: FrontendResult,
+	bridge: JobBridge,
+	signal: AbortSignal,
+): Promise<ReadonlyMap<ImmutableRef, readonly CacheKey[]>> {
+	const keys = new Map<ImmutableRef, readonly CacheKey[]>();
+	for (const each of [ref, ...refs.values()]) {
+		const built = each === undefined ? undefined : await bridge.refs.built(each, signal);
+		if (built?.result !== undefined && built.keys.length > 0) {
+			keys.set(built.result, built.keys);
+		}
+	}
+	return keys;
+}
+
 function runExporter(
 	job: Job<Output>,
 	exporter: Exporter,
@@ -191,10 +215,21 @@ function runExporter(
 		index,
 		result,
 		options,
-	}: { readonly index: number; readonly result: BuildResult; readonly options: BuildOptions },
+		inlineCache,
+	}: {
+		readonly index: number;
+		readonly result: BuildResult;
+		readonly options: BuildOptions;
+		readonly inlineCache: ExportContext["inlineCache"] | undefined;
+	},
 ): Promise<Readonly<Record<string, string>>> {
 	const id = index === 0 ? exporter.name : `${exporter.name} ${index}`;
 	return job.step({ id, name: exporter.name, signal: options.signal }, (step) =>
-		exporter.export(result, { ...step, session: options.session, index }),
+		exporter.export(result, {
+			...step,
+			session: options.session,
+			index,
+			...(inlineCache === undefined ? {} : { inlineCache }),
+		}),
 	);
 }

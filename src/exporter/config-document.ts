@@ -22,6 +22,8 @@ export interface ConfigInputs {
 	readonly defaultPlatform: Platform;
 	readonly layers: readonly (LayerFacts & { readonly diffId: Digest })[];
 	readonly epochSeconds: number | undefined;
+	/** `moby.buildkit.cache.v0`. */
+	readonly inlineCache?: Uint8Array | undefined;
 }
 
 /**
@@ -61,6 +63,9 @@ export function writeConfigDocument(inputs: ConfigInputs): Uint8Array {
 		: (history?.findLast((entry) => entry.created !== undefined)?.created ?? null);
 	if (created !== undefined) {
 		values.set("created", goJson(created));
+	}
+	if (inputs.inlineCache !== undefined) {
+		values.set("moby.buildkit.cache.v0", goJson(inputs.inlineCache));
 	}
 	const fields = sortedKeys(values).map((key) => `${goJson(key)}:${values.get(key)}`);
 	return new TextEncoder().encode(`{${fields.join(",")}}`);

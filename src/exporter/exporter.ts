@@ -1,6 +1,6 @@
 import type { Archiver } from "../archive/archive.ts";
 import type { ThreadPool } from "../async/pool.ts";
-import type { ImmutableRef } from "../cache/cache.ts";
+import type { ImmutableRef, LayerBlob } from "../cache/cache.ts";
 import type { BlobSources } from "../content/blob-sources.ts";
 import type { ContentStore, LocalContent } from "../content/content.ts";
 import type { ImageStore } from "../content/image-store.ts";
@@ -51,6 +51,12 @@ export interface ExportContext extends StepContext {
 	readonly session: Session;
 	/** Position among the exporters of the build; selects the session's output. */
 	readonly index: number;
+	/** The cache that an image with these layers carries in its config; absent unless that was asked for. */
+	readonly inlineCache?: (
+		ref: ImmutableRef,
+		layers: readonly LayerBlob[],
+		context: StepContext,
+	) => Promise<Uint8Array | undefined>;
 }
 
 /** Makes an exporter of a type; throws `invalid-argument` with BuildKit's message for an option that is wrong or unknown. */

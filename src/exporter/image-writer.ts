@@ -10,7 +10,7 @@ import { writeConfigDocument } from "./config-document.ts";
 import { writeIndex, writeManifest } from "./documents.ts";
 import { epochOfMetadata } from "./epoch.ts";
 import type { ExportSource } from "./export-source.ts";
-import type { ExporterServices, PlatformResult } from "./exporter.ts";
+import type { ExportContext, ExporterServices, PlatformResult } from "./exporter.ts";
 import type { ImageOptions } from "./image-options.ts";
 import { manifestLayer } from "./layer-descriptor.ts";
 import { rewriteLayers } from "./rewrite-layers.ts";
@@ -49,7 +49,7 @@ export interface WriteImageOptions extends ImageOptions {
 export async function writeImage(
 	source: ExportSource,
 	options: WriteImageOptions,
-	context: StepContext,
+	context: StepContext & Pick<ExportContext, "inlineCache">,
 ): Promise<WrittenImage> {
 	// Annotations of the frontend win over those of the client (BuildKit merges them in this order).
 	const groups = mergeAnnotations(options.annotations, parseAnnotations(source.metadata).groups);
@@ -64,6 +64,7 @@ export async function writeImage(
 	}
 	const epochSeconds = options.epoch === undefined ? epochOfMetadata(metadata) : options.epoch.seconds;
 	const layersOf = await makeLayers(platforms, options, context);
+	const caches = await makeInlineCaches(layersOf, context);
 
 	const documents = new Map<Digest, Uint8Array>();
 	const put = async (status: string, document: Uint8Array): Promise<Digest> => {
@@ -91,6 +92,7 @@ export async function writeImage(
 				annotations: isMap ? annotationsFor(groups, platform.platform) : common,
 				epochSeconds: epoch,
 				put,
+				inlineCache: caches.get(platform),
 			}),
 		);
 	}
@@ -141,6 +143,25 @@ async function makeLayers(
 	});
 }
 
+async function makeInlineCaches(
+	layersOf: ReadonlyMap<PlatformResult, readonly LayerBlob[]>,
+	context: StepContext & Pick<ExportContext, "inlineCache">,
+): Promise<ReadonlyMap<PlatformResult, Uint8Array | undefined>> {
+	const { inlineCache } = context;
+	if (inlineCache === undefined) {
+		return new Map();
+	}
+	return await withStatus(context, "preparing layers for inline cache", async () => {
+		const all = await Promise.all(
+			[...layersOf].map(async ([platform, layers]) => {
+				const { ref } = platform;
+				return [platform, ref && (await inlineCache(ref, layers, context))] as const;
+			}),
+		);
+		return new Map(all);
+	});
+}
+
 type Put = (status: string, document: Uint8Array) => Promise<Digest>;
 
 async function writePlatform(
@@ -150,6 +171,7 @@ async function writePlatform(
 		readonly annotations: Annotations;
 		readonly epochSeconds: number | undefined;
 		readonly put: Put;
+		readonly inlineCache: Uint8Array | undefined;
 	},
 ): Promise<WrittenManifest> {
 	const { ociTypes, annotations, epochSeconds, put } = options;
@@ -159,6 +181,7 @@ async function writePlatform(
 		defaultPlatform: hostPlatform(),
 		layers,
 		epochSeconds,
+		inlineCache: options.inlineCache,
 	});
 	const configDescriptor: Descriptor = {
 		mediaType: ociTypes ? mediaTypes.ociConfig : mediaTypes.dockerConfig,
