@@ -2,6 +2,7 @@ import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants } f
 import type { Duplex } from "node:stream";
 import { canceled, type ErrorCode, SlipwayError, toError } from "../errors/errors.ts";
 import { sessionOptions, widenConnection } from "./connection.ts";
+import { EagerConnection } from "./eager-connection.ts";
 import type { CallOptions, Channel, ClientStream, Metadata, Method, MethodKind } from "./grpc.ts";
 import { Incoming } from "./incoming.ts";
 import { addMetadata, formatTimeout, httpError, metadataOf, rawHeader, readStatus } from "./metadata.ts";
@@ -22,9 +23,11 @@ export function openChannel(connection: Duplex, options: ChannelOptions = {}): C
 }
 
 class Http2Channel implements Channel {
+	readonly #connection: EagerConnection;
 	readonly #session: ClientHttp2Session;
 	readonly #maxMessageBytes: number;
 	readonly #closed: AbortController = new AbortController();
+	#goingAway = false;
 	readonly #whenClosed: PromiseWithResolvers<void> = Promise.withResolvers();
 
 	constructor(connection: Duplex, options: ChannelOptions) {
@@ -33,9 +36,11 @@ class Http2Channel implements Channel {
 		connection.on("error", (error) => {
 			reason ??= error;
 		});
+		const eager = new EagerConnection(connection);
+		this.#connection = eager;
 		const session = connect(`http://${options.authority ?? "localhost"}`, {
 			...sessionOptions,
-			createConnection: () => connection,
+			createConnection: () => eager,
 			// Until the server has told its own number.
 			peerMaxConcurrentStreams: 1000,
 		});
@@ -45,6 +50,7 @@ class Http2Channel implements Channel {
 			reason ??= error;
 		});
 		session.on("goaway", (code) => {
+			this.#goingAway = true;
 			if (code !== constants.NGHTTP2_NO_ERROR) {
 				reason ??= new Error(`the server went away with HTTP/2 error ${code}`);
 			}
@@ -128,6 +134,9 @@ class Http2Channel implements Channel {
 		if (this.#closed.signal.aborted) {
 			throw toError(this.#closed.signal.reason);
 		}
+		if (this.#goingAway) {
+			throw goingAway();
+		}
 		let stream: ClientHttp2Stream;
 		try {
 			stream = this.#session.request(headers as never);
@@ -137,8 +146,13 @@ class Http2Channel implements Channel {
 		return new ClientCall(stream, method, {
 			options,
 			maxMessageBytes: this.#maxMessageBytes,
-			connectionError: () => (this.#closed.signal.aborted ? toError(this.#closed.signal.reason) : undefined),
-			connectionClosed: this.#whenClosed.promise,
+			connection: this.#connection,
+			isGoingAway: () => this.#goingAway,
+			isConnected: () => !this.#session.destroyed,
+			connectionLost: async () => {
+				await this.#whenClosed.promise;
+				return toError(this.#closed.signal.reason);
+			},
 		});
 	}
 }
@@ -151,6 +165,10 @@ function connectionLost(cause: unknown): SlipwayError {
 	);
 }
 
+function goingAway(): SlipwayError {
+	return new SlipwayError("unavailable", "the server takes no more calls on this connection");
+}
+
 function abortReason(signal: AbortSignal): SlipwayError {
 	return signal.reason instanceof SlipwayError ? signal.reason : canceled(signal.reason);
 }
@@ -158,9 +176,12 @@ function abortReason(signal: AbortSignal): SlipwayError {
 interface ClientCallParts {
 	readonly options: CallOptions;
 	readonly maxMessageBytes: number;
-	/** Why the connection is gone, if it is. */
-	readonly connectionError: () => SlipwayError | undefined;
-	readonly connectionClosed: Promise<void>;
+	readonly connection: EagerConnection;
+	/** The server takes no more calls. */
+	readonly isGoingAway: () => boolean;
+	readonly isConnected: () => boolean;
+	/** Why it is not connected. */
+	readonly connectionLost: () => Promise<SlipwayError>;
 }
 
 class ClientCall<In, Out> implements ClientStream<In, Out> {
@@ -184,7 +205,7 @@ class ClientCall<In, Out> implements ClientStream<In, Out> {
 		this.headers = this.#headers.promise;
 		// Not everybody asks for the headers.
 		this.headers.catch(() => {});
-		this.#outgoing = new Outgoing(stream, method.request);
+		this.#outgoing = new Outgoing(stream, method.request, parts.connection);
 		this.#incoming = new Incoming(stream, method.response, {
 			maxMessageBytes: parts.maxMessageBytes,
 			decodeFailure: "grpc: failed to unmarshal the received message: proto",
@@ -197,6 +218,13 @@ class ClientCall<In, Out> implements ClientStream<In, Out> {
 			this.#status = rawTrailers;
 		});
 		stream.on("end", () => this.#onEnd());
+		stream.on("frameError", (_type, code) => {
+			this.#abandon(
+				parts.isGoingAway()
+					? goingAway()
+					: new SlipwayError("internal", `the call could not be sent: HTTP/2 error ${code}`),
+			);
+		});
 		stream.on("error", () => {});
 		stream.once("close", () => this.#onClose());
 		this.#onAbort = () => this.#abandon(abortReason(parts.options.signal));
@@ -264,7 +292,8 @@ class ClientCall<In, Out> implements ClientStream<In, Out> {
 		if (this.#ended) {
 			return;
 		}
-		if (this.#status === undefined && (this.#parts.connectionError() !== undefined || !this.#answered)) {
+		const reset = this.#stream.rstCode !== constants.NGHTTP2_NO_ERROR || !this.#parts.isConnected();
+		if (this.#status === undefined && (reset || !this.#answered)) {
 			// The reason is known when the stream closes.
 			return;
 		}
@@ -279,14 +308,16 @@ class ClientCall<In, Out> implements ClientStream<In, Out> {
 			this.#finish(readStatus(this.#status));
 			return;
 		}
-		const code = this.#stream.rstCode;
-		const byPeer = code !== constants.NGHTTP2_NO_ERROR && this.#parts.connectionError() === undefined;
-		if (byPeer && !this.#stream.session?.destroyed) {
-			this.#finish(resetError(code));
+		if (this.#parts.isConnected()) {
+			this.#finish(resetError(this.#stream.rstCode ?? constants.NGHTTP2_NO_ERROR));
 			return;
 		}
 		// The connection says why, a moment later.
-		this.#finish(this.#parts.connectionError() ?? connectionLost(undefined));
+		void this.#parts.connectionLost().then((error) => {
+			if (!this.#ended) {
+				this.#finish(error);
+			}
+		});
 	}
 
 	/** Ends the call for both sides. */

@@ -27,6 +27,8 @@ const defaultMaxMessageBytes = 16 << 20;
 const maxConcurrentStreams = 4096;
 /** A connection that does not begin with HTTP/2's preface until then is closed. */
 const prefaceTimeoutMs = 120_000;
+/** How long a client may go on sending after its answer. */
+const lingerMs = 10_000;
 /** The types of Node do not know it. */
 const noDate: object = { sendDate: false };
 /** The longest time that a timer of Node can hold. */
@@ -35,7 +37,7 @@ const maxTimerMs = 2_147_483_647;
 /** A method with its handler, of matching types. */
 export function serve<Kind extends MethodKind, Request, Response>(
 	method: Method<Kind, Request, Response>,
-	handler: Handlers<Request, Response>[Kind],
+	handler: Handlers<NoInfer<Request>, NoInfer<Response>>[Kind],
 ): ServedMethod {
 	return { method, handler } as unknown as ServedMethod;
 }
@@ -172,7 +174,7 @@ class Server implements GrpcServer {
 		const slash = path.lastIndexOf("/");
 		const service = path.slice(0, Math.max(slash, 0));
 		const reason =
-			slash === -1 || !path.startsWith("/")
+			slash <= 0
 				? `malformed method name: ${JSON.stringify(path)}`
 				: this.#services.has(service)
 					? `unknown method ${path.slice(slash + 1)} for service ${service.slice(1)}`
@@ -190,13 +192,19 @@ function refuse(stream: ServerHttp2Stream, error: SlipwayError, httpStatus: numb
 		{ ":status": httpStatus, "content-type": "application/grpc", ...statusTrailers(error) },
 		{ ...noDate, endStream: true },
 	);
-	stopReading(stream);
+	discardRest(stream);
 }
 
-/** Tells a client that has not yet closed its direction that nobody reads on. */
-function stopReading(stream: ServerHttp2Stream): void {
+/**
+ * After the answer: a client that has not closed its direction does so when it sees the status. (A reset at once would overtake
+ * the trailers in nghttp2, and they would be lost.) One that goes on all the same is cut off later.
+ */
+function discardRest(stream: ServerHttp2Stream): void {
+	stream.resume();
 	if (!stream.readableEnded) {
-		stream.close(constants.NGHTTP2_NO_ERROR);
+		const timer = setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), lingerMs).unref();
+		stream.once("close", () => clearTimeout(timer));
+		stream.once("end", () => clearTimeout(timer));
 	}
 }
 
@@ -236,7 +244,12 @@ class Call implements ServerCall {
 					: "grpc: failed to unmarshal the received message: proto",
 			onViolation: (error) => this.abort(error),
 		});
-		stream.on("end", () => this.#incoming.finish());
+		stream.on("end", () => {
+			// A stream that was reset, or whose connection is gone, seems to end as well.
+			if (!stream.aborted && stream.rstCode === constants.NGHTTP2_NO_ERROR) {
+				this.#incoming.finish();
+			}
+		});
 		stream.on("close", () => {
 			if (!this.#finished) {
 				this.abort(canceled());
@@ -371,12 +384,12 @@ class Call implements ServerCall {
 			refuse(stream, error, 200);
 			return;
 		}
+		discardRest(stream);
 		if (!this.#headersSent) {
 			this.sendHeaders();
 		}
 		stream.once("wantTrailers", () => {
 			stream.sendTrailers(statusTrailers(error) as never);
-			stopReading(stream);
 		});
 		if (error === undefined && response !== undefined) {
 			this.#outgoing.sendLast(response);

@@ -82,19 +82,49 @@ export function statusTrailers(error: SlipwayError | undefined): OutgoingHeaders
 	const status = statusOf(error);
 	const trailers: OutgoingHeaders = { "grpc-status": String(status.code) };
 	if (status.message !== "") {
-		trailers["grpc-message"] = encodeMessage(status.message);
+		trailers["grpc-message"] = cut(encodeMessage(status.message), maxMessageBytes);
 	}
 	if (status.details.length > 0) {
-		const details = Buffer.from(Status.encode(status).finish()).toString("base64").replace(/=+$/, "");
-		// The whole would be lost if the block of headers were larger than peers take.
-		if (details.length <= maxDetailsBytes) {
-			trailers["grpc-status-details-bin"] = details;
-		}
+		const details = base64(Status.encode(status).finish());
+		trailers["grpc-status-details-bin"] =
+			details.length <= maxDetailsBytes ? details : base64(Status.encode(shortened(status)).finish());
 	}
 	return trailers;
 }
 
-const maxDetailsBytes = 4 << 20;
+/**
+ * nghttp2, and so every peer that runs on Node, breaks the connection over a block of headers of more than nine frames of 16 KB.
+ * Only a source detail, which holds a whole Dockerfile, comes near it.
+ */
+const maxMessageBytes = 32 << 10;
+const maxDetailsBytes = 96 << 10;
+
+/** Without the details that are the largest, until the rest fits. */
+function shortened(status: Status): Status {
+	const details = [...status.details].sort((a, b) => a.value.length - b.value.length);
+	let room = (maxDetailsBytes * 3) / 4 - 1024;
+	const message = Buffer.from(status.message)
+		.subarray(0, room / 4)
+		.toString();
+	room -= message.length;
+	const kept = new Set<unknown>();
+	for (const detail of details) {
+		room -= detail.value.length + detail.typeUrl.length + 16;
+		if (room >= 0) {
+			kept.add(detail);
+		}
+	}
+	return { ...status, message, details: status.details.filter((detail) => kept.has(detail)) };
+}
+
+/** Not in the middle of an escape. */
+function cut(text: string, bytes: number): string {
+	return text.length <= bytes ? text : text.slice(0, bytes).replace(/%[0-9A-F]?$/, "");
+}
+
+function base64(bytes: Uint8Array): string {
+	return Buffer.from(bytes).toString("base64").replace(/=+$/, "");
+}
 
 /**
  * The end of a call as its caller sees it: undefined when all is well. `trailers` are those, or the headers when nothing but a

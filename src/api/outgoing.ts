@@ -9,22 +9,35 @@ import type { Codec } from "./grpc.ts";
  */
 const limitBytes = 2 << 20;
 
+/** A connection whose own buffer counts as well; `listener` is called once when little is in it. */
+export interface Congestion {
+	readonly backlog: number;
+	whenLow(listener: () => void): void;
+}
+
 /** The messages that go out on a stream. */
 export class Outgoing<T> {
 	readonly #stream: Http2Stream;
 	readonly #codec: Codec<T>;
 	#room: PromiseWithResolvers<void> | undefined;
 	#end: SlipwayError | undefined;
+	readonly #connection: Congestion | undefined;
 	readonly #onWritten = (): void => {
-		if (this.#room !== undefined && this.#stream.writableLength <= limitBytes / 2) {
-			this.#room.resolve();
-			this.#room = undefined;
+		if (this.#room === undefined || this.#stream.writableLength > limitBytes / 2) {
+			return;
 		}
+		if (this.#connection !== undefined && this.#connection.backlog > limitBytes / 2) {
+			this.#connection.whenLow(this.#onWritten);
+			return;
+		}
+		this.#room.resolve();
+		this.#room = undefined;
 	};
 
-	constructor(stream: Http2Stream, codec: Codec<T>) {
+	constructor(stream: Http2Stream, codec: Codec<T>, connection?: Congestion) {
 		this.#stream = stream;
 		this.#codec = codec;
+		this.#connection = connection;
 	}
 
 	send(message: T): Promise<void> | undefined {
@@ -32,8 +45,12 @@ export class Outgoing<T> {
 			throw this.#end;
 		}
 		this.#write(encodeFrame(this.#codec, message));
-		if (this.#room === undefined && this.#stream.writableLength <= limitBytes) {
+		const congested = this.#connection !== undefined && this.#connection.backlog > limitBytes;
+		if (this.#room === undefined && this.#stream.writableLength <= limitBytes && !congested) {
 			return undefined;
+		}
+		if (congested) {
+			this.#connection?.whenLow(this.#onWritten);
 		}
 		this.#room ??= Promise.withResolvers();
 		return this.#room.promise;

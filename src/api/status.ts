@@ -76,7 +76,7 @@ function anyOf(detail: ErrorDetail): Any | undefined {
 			return jsonAny(types.source, {
 				info: {
 					filename: detail.file.filename || undefined,
-					data: detail.file.data.length === 0 ? undefined : Buffer.from(detail.file.data).toString("base64"),
+					data: base64(excerpt(detail.file.data, detail.ranges)),
 					language: detail.file.language || undefined,
 				},
 				ranges: detail.ranges.map(({ start, end }) => ({ start: sparse(start), end: sparse(end) })),
@@ -88,6 +88,29 @@ function anyOf(detail: ErrorDetail): Any | undefined {
 		case "foreign":
 			return { typeUrl: detail.typeUrl, value: detail.value };
 	}
+}
+
+function base64(bytes: Uint8Array): string | undefined {
+	return bytes.length === 0 ? undefined : Buffer.from(bytes).toString("base64");
+}
+
+/** Files above this are not sent whole: what holds them is a header. */
+const maxSourceBytes = 32 << 10;
+/** More than any client draws around a place. */
+const linesAround = 20;
+
+/** A long file with the lines emptied that are far from the ranges; the others keep their numbers. */
+function excerpt(data: Uint8Array, ranges: readonly SourceRange[]): Uint8Array {
+	if (data.length <= maxSourceBytes) {
+		return data;
+	}
+	const lines = Buffer.from(data).toString("latin1").split("\n");
+	const kept = lines.map((line, index) =>
+		ranges.some(({ start, end }) => index + 1 >= start.line - linesAround && index < end.line + linesAround)
+			? line
+			: "",
+	);
+	return Buffer.from(kept.join("\n"), "latin1");
 }
 
 function jsonAny(typeUrl: string, value: unknown): Any {
