@@ -41,7 +41,7 @@ await Promise.all([
 	build({ ...script, entryPoints: ["src/cli/commands.ts"] }),
 	build({
 		...common,
-		entryPoints: ["src/async/pool-thread.ts", ...jobs],
+		entryPoints: ["src/async/pool-thread.ts", "src/library/index.ts", "src/library/llb.ts", ...jobs],
 		chunkNames: "chunks/[name]-[hash]",
 		splitting: true,
 	}),

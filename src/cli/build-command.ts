@@ -1,13 +1,15 @@
 import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
-import { dirname } from "node:path";
+import { dirname, resolve } from "node:path";
+import type { SolveRequest } from "../client/client.ts";
 import type { BuildResponse } from "../control/control.ts";
 import { hasCode, SlipwayError, wrap } from "../errors/errors.ts";
+import type { ProgressSink } from "../progress/progress.ts";
 import { buildFlags } from "./build-flags.ts";
 import { type BuildPlan, planBuild } from "./build-plan.ts";
 import { printAnswer } from "./call-plan.ts";
 import { engineOptions } from "./engine-options.ts";
-import { helpLines, parseFlags } from "./flags.ts";
+import { helpLines, type ParsedFlags, parseFlags } from "./flags.ts";
 import { metadataJson } from "./metadata-file.ts";
 import { printWarnings } from "./print-warnings.ts";
 import type { Terminal } from "./terminal.ts";
@@ -38,20 +40,11 @@ export async function buildCommand(argv: readonly string[], terminal: Terminal):
 	};
 	let response: BuildResponse;
 	try {
-		await using engine = await terminal.openEngine(engineOptions(flags, terminal));
-		response = await engine.build(
-			{
-				ref: randomBytes(12).toString("hex"),
-				frontend: "dockerfile.v0",
-				frontendOptions: plan.frontendOptions,
-				frontendInputs: new Map(),
-				definition: undefined,
-				exporters: plan.exporters,
-				entitlements: plan.entitlements,
-				cacheImports: plan.caches.imports,
-				cacheExports: plan.caches.exports,
-			},
-			{ session: plan.session, progress, signal: terminal.interrupted },
+		response = await (builderAddress(flags, terminal) === undefined ? solveHere : solveElsewhere)(
+			plan,
+			flags,
+			terminal,
+			progress,
 		);
 	} finally {
 		display.end();
@@ -63,6 +56,56 @@ export async function buildCommand(argv: readonly string[], terminal: Terminal):
 	await plan.caches.finish(response);
 	writeResults(plan, response, terminal);
 	return plan.call === undefined ? 0 : printAnswer(plan.call, response.metadata, terminal.stdout);
+}
+
+/** `--builder`, `$SLIPWAY_BUILDER`: a builder that runs elsewhere, such as a buildkitd. Undefined: the own one. */
+export function builderAddress(flags: ParsedFlags, { env }: Pick<Terminal, "env">): string | undefined {
+	return flags.string("builder") || env["SLIPWAY_BUILDER"] || undefined;
+}
+
+type Solve = (
+	plan: BuildPlan,
+	flags: ParsedFlags,
+	terminal: Terminal,
+	progress: ProgressSink,
+) => Promise<BuildResponse>;
+
+const solveHere: Solve = async (plan, flags, terminal, progress) => {
+	const { createLocalSession } = await import("../session/local-session.ts");
+	await using engine = await terminal.openEngine(engineOptions(flags, terminal));
+	await using session = createLocalSession(plan.lends);
+	return await engine.build(
+		{ ...solveRequest(plan), entitlements: plan.entitlements },
+		{ session, progress, signal: terminal.interrupted },
+	);
+};
+
+const solveElsewhere: Solve = async (plan, flags, terminal, progress) => {
+	const { connectClient } = await import("../client/connect.ts");
+	const { tlsDirectory } = await import("../client/dial.ts");
+	const directory = flags.string("tlsdir");
+	await using client = await connectClient(builderAddress(flags, terminal) ?? "", {
+		env: terminal.env,
+		signal: terminal.interrupted,
+		...(directory === undefined ? {} : { tls: tlsDirectory(resolve(terminal.cwd, directory)) }),
+	});
+	return await client.solve(
+		{ ...solveRequest(plan), entitlements: plan.entitlements },
+		{ lends: plan.lends, progress, signal: terminal.interrupted },
+	);
+};
+
+function solveRequest(plan: BuildPlan): Omit<SolveRequest, "entitlements"> {
+	return {
+		ref: randomBytes(12).toString("hex"),
+		frontend: "dockerfile.v0",
+		frontendOptions: plan.frontendOptions,
+		frontendInputs: new Map(),
+		definition: undefined,
+		exporters: plan.exporters,
+		cacheImports: plan.caches.imports,
+		cacheExports: plan.caches.exports,
+	};
 }
 
 const usage = `Usage: slipway build [flags] PATH | URL | -

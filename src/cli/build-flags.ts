@@ -33,6 +33,12 @@ export const buildFlags: readonly FlagSpec[] = [
 		help: "Additional build context: a directory, docker-image://, oci-layout://, a URL",
 	},
 	{
+		name: "builder",
+		kind: "string",
+		value: "address",
+		help: "Builder in place of the own one, such as unix:///run/buildkit/buildkitd.sock or tcp://HOST:PORT ($SLIPWAY_BUILDER)",
+	},
+	{
 		name: "cache-from",
 		kind: "list",
 		value: "source",
@@ -184,9 +190,14 @@ export const buildFlags: readonly FlagSpec[] = [
 		help: 'Name of the image ("name[:tag]"); it is kept in the image store',
 	},
 	{ name: "target", kind: "string", value: "stage", help: "The stage to build" },
+	{
+		name: "tlsdir",
+		kind: "string",
+		value: "dir",
+		help: "Directory with ca.pem, cert.pem and key.pem for a builder at tcp://",
+	},
 	{ name: "ulimit", kind: "list", value: "name=soft[:hard]", help: "Resource limits of all steps" },
 	missing("attest", "list", "attestations come later"),
-	missing("builder", "string", "slipway builds in its own process"),
 	missing("policy", "string", "source policies come later"),
 	{ name: "print", kind: "string", value: "method", help: "The old name of --call" },
 	missing("provenance", "string", "attestations come later"),

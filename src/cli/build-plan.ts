@@ -7,8 +7,7 @@ import { SlipwayError } from "../errors/errors.ts";
 import { parsePlatform } from "../oci/platform.ts";
 import { formatReference, parseReference, withDefaultTag } from "../oci/reference.ts";
 import { csvFields } from "../session/csv-fields.ts";
-import { createLocalSession, type LocalSessionOptions } from "../session/local-session.ts";
-import type { Session } from "../session/session.ts";
+import type { LocalSessionOptions } from "../session/local-session.ts";
 import { annotationOptions } from "./annotation-options.ts";
 import { buildArguments, hostEntries, keyValues, memoryBytes, ulimits } from "./build-values.ts";
 import { type CachePlan, planCaches } from "./cache-plan.ts";
@@ -24,7 +23,8 @@ import type { Terminal } from "./terminal.ts";
 /** A build as the engine wants it, from the command line. Disposing it removes what was unpacked for it. */
 export interface BuildPlan extends AsyncDisposable {
 	readonly frontendOptions: Readonly<Record<string, string>>;
-	readonly session: Session;
+	/** What the builder may take from here. */
+	readonly lends: LocalSessionOptions;
 	readonly caches: CachePlan;
 	readonly exporters: readonly ExporterRequest[];
 	readonly entitlements: readonly Entitlement[];
@@ -85,7 +85,7 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 	const { createDockerAuth } = await import("../session/docker-auth.ts");
 	const secrets = await secretsOf(flags, terminal);
 	const ssh = await sshOf(flags, terminal, contexts.options);
-	const session = createLocalSession({
+	const lends: LocalSessionOptions = {
 		id: `${Date.now().toString(36)}${createHash("sha256").update(`${process.pid}${process.hrtime.bigint()}`).digest("hex").slice(0, 16)}`,
 		sharedKey: sharedKey(contexts.sharedName),
 		directories: contexts.directories,
@@ -95,7 +95,7 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 		...secrets,
 		...ssh,
 		outputs: outputs.outputs,
-	});
+	};
 	const pathFlag = (name: string): string | undefined => {
 		const value = flags.string(name);
 		return value === undefined ? undefined : resolve(terminal.cwd, value);
@@ -106,9 +106,14 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 			...contexts.options,
 			...frontendOptions(flags, terminal),
 			...(caches.imports.length === 0 ? {} : { "cache-imports": cacheImportsOption(caches.imports) }),
-			...(call === undefined ? {} : { requestid: `frontend.${call.name}` }),
+			...(call === undefined
+				? {}
+				: {
+						requestid: `frontend.${call.name}`,
+						"frontend.caps": "moby.buildkit.frontend.subrequests",
+					}),
 		},
-		session,
+		lends,
 		caches,
 		exporters: outputs.exporters,
 		entitlements: granted,

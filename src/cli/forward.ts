@@ -29,7 +29,13 @@ export async function forwardCommand(options: {
 }): Promise<number | undefined> {
 	const { env } = process;
 	const flags = parsed(options.argv.slice(1), options.flags);
-	if (flags === undefined || flags.bool("help") || flags.bool("in-process") || env["SLIPWAY_IN_PROCESS"]) {
+	if (
+		flags === undefined ||
+		flags.bool("help") ||
+		flags.bool("in-process") ||
+		env["SLIPWAY_IN_PROCESS"] ||
+		usesOtherBuilder(flags)
+	) {
 		return undefined;
 	}
 	const uid = process.getuid?.() ?? 0;
@@ -60,6 +66,10 @@ export async function forwardCommand(options: {
 		...(idleExit === undefined ? [] : [`--idle-exit=${idleExit}`]),
 	];
 	return forwardTo(place, start, () => startBuilder(options.program, args, place));
+}
+
+function usesOtherBuilder(flags: ParsedFlags): boolean {
+	return Boolean(flags.string("builder") || process.env["SLIPWAY_BUILDER"]);
 }
 
 /** Wrong flags are reported by the command itself. */
