@@ -22,7 +22,10 @@ export function createLocalExporter(services: ExporterServices): ExporterFactory
 				const source = resolveSource(result);
 				const output = outputOf(context, "directory", "local");
 				const split = options.platformSplit ?? source.isMap;
-				const mirror = output.mode === "delete";
+				const mirror =
+					output.kind === "directory"
+						? output.mode === "delete"
+						: attrs["mode"]?.trim().toLowerCase() === "delete";
 				using opened = await openTrees(source.platforms, services, context);
 				const trees = source.platforms.map(({ id }): CopyOutTree => {
 					const seconds = epochFor(id, options, source);
@@ -33,24 +36,44 @@ export function createLocalExporter(services: ExporterServices): ExporterFactory
 						...(seconds === undefined ? {} : { modifiedSeconds: seconds }),
 					};
 				});
-				const directory = prepare(output.path);
+				const write = writerTo(output, mirror, services, context.signal);
 				// Trees that share a directory are one piece of work: their names must not clash, and what is in none of them is deleted.
 				const works = split && !mirror ? trees.map((tree) => [tree]) : [trees];
 				for (const work of works) {
 					const id = split && !mirror ? `copying files ${work[0]?.platformId}` : "copying files";
-					await withByteStatus(context, id, (onBytes) =>
-						runToEnd<CopyOutInput, void>(
-							services.pool,
-							"exporter/copy-out",
-							{ trees: work, directory, mirror, uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 },
-							{ signal: context.signal, onMessage: (total) => onBytes(Number(total)) },
-						),
-					);
+					await withByteStatus(context, id, (onBytes) => write(work, onBytes));
 				}
 				return {};
 			},
 		};
 	};
+}
+
+type WriteTrees = (trees: readonly CopyOutTree[], onBytes: (total: number) => void) => Promise<void>;
+
+/** To a directory of this host by a thread, to one elsewhere through the client. */
+function writerTo(
+	output: ReturnType<typeof outputOf<"directory">>,
+	mirror: boolean,
+	{ pool }: Pick<ExporterServices, "pool">,
+	signal: AbortSignal,
+): WriteTrees {
+	if (output.kind === "tree") {
+		return (trees, onBytes) =>
+			output.send(
+				trees.map(({ platformId, ...tree }) => ({ id: platformId, ...tree })),
+				{ mirror, signal, onBytes },
+			);
+	}
+	const directory = prepare(output.path);
+	const [uid, gid] = [process.getuid?.() ?? 0, process.getgid?.() ?? 0];
+	return (trees, onBytes) =>
+		runToEnd<CopyOutInput, void>(
+			pool,
+			"exporter/copy-out",
+			{ trees, directory, mirror, uid, gid },
+			{ signal, onMessage: (total) => onBytes(Number(total)) },
+		);
 }
 
 /** The directory itself may be a link; below it none is followed. */

@@ -12,33 +12,52 @@ import { runToEnd } from "./run-to-end.ts";
 import type { WriteOutputInput } from "./write-output.job.ts";
 
 /** How errors name a form of output. */
-const formNames: Readonly<Record<SessionOutput["kind"], string>> = {
+const formNames: Readonly<Record<Exclude<SessionOutput["kind"], "remote">, string>> = {
 	stream: "file writer",
 	directory: "directory",
+	tree: "directory",
 	store: "store",
 };
 
 /** The client's place for this exporter, which must be of the form that the exporter can write to. */
-export function outputOf<K extends SessionOutput["kind"]>(
+export function outputOf<K extends "stream" | "directory" | "store">(
 	{ session, index }: ExportContext,
 	form: K,
 	exporter: string,
-): Extract<SessionOutput, { kind: K }> {
-	const output = session.output(index);
+): OutputOfForm<K> {
+	const found = session.output(index);
+	const output = found?.kind === "remote" ? formOf(found, form) : found;
 	if (output === undefined) {
 		throw new SlipwayError(
 			"invalid-argument",
 			`output ${formNames[form]} is required for ${exporter} exporter`,
 		);
 	}
-	if (output.kind !== form) {
+	if (output.kind !== form && !(output.kind === "tree" && form === "directory")) {
 		throw new SlipwayError(
 			"invalid-argument",
 			`output ${formNames[output.kind]} is not supported by ${exporter} exporter`,
 		);
 	}
-	return output as Extract<SessionOutput, { kind: K }>;
+	return output as OutputOfForm<K>;
 }
+
+function formOf(
+	remote: Extract<SessionOutput, { kind: "remote" }>,
+	form: "stream" | "directory" | "store",
+): Exclude<SessionOutput, { kind: "remote" }> {
+	switch (form) {
+		case "stream":
+			return remote.stream;
+		case "directory":
+			return remote.tree;
+		case "store":
+			return remote.store;
+	}
+}
+
+/** A directory may be on this host or be sent to. */
+type OutputOfForm<K> = Extract<SessionOutput, { kind: K extends "directory" ? "directory" | "tree" : K }>;
 
 /**
  * Opens the client's stream, writes and closes it; nothing of it stays after a failure. A client that answers that it has the

@@ -1,9 +1,19 @@
 import { createThreadPool, type ThreadPool } from "../async/pool.ts";
 import type { ContentReader } from "../content/content.ts";
 import { canceled, SlipwayError, wrap } from "../errors/errors.ts";
-import type { BlobWriter, Session, SessionAuth, SessionOutput, SessionSecrets, SessionSsh } from "./session.ts";
+import type {
+	BlobWriter,
+	RegistryToken,
+	Session,
+	SessionAuth,
+	SessionOutput,
+	SessionSecrets,
+	SessionSsh,
+	TokenRequest,
+} from "./session.ts";
 import { syncDirectory } from "./sync-directory.ts";
 
+/** What a client lends: to a builder in this process (`createLocalSession`) or to one elsewhere (`serveSession`). */
 export interface LocalSessionOptions {
 	readonly id: string;
 	readonly sharedKey: string;
@@ -15,6 +25,8 @@ export interface LocalSessionOptions {
 	readonly secrets?: SessionSecrets;
 	/** Default: there is no agent. */
 	readonly ssh?: SessionSsh;
+	/** Gets tokens for a builder elsewhere, so that the logins stay here. A builder in this process asks `auth`. */
+	readonly tokenAuthority?: TokenAuthority;
 	/** By the id that `oci.store` names. */
 	readonly contentStores?: Readonly<Record<string, ContentReader>>;
 	/** By the id that a cache export names: `local:<directory>`. */
@@ -23,6 +35,19 @@ export interface LocalSessionOptions {
 	readonly outputs?: readonly (SessionOutput | undefined)[];
 	/** Threads for big directories. Default: one of its own, started when it is needed. */
 	readonly pool?: ThreadPool;
+}
+
+export interface TokenAuthority {
+	/** 32 bytes that stand for the login of the host, and for no other; `salt` is the builder's. */
+	publicKey(host: string, salt: Uint8Array, options: { readonly signal: AbortSignal }): Promise<Uint8Array>;
+	/** Signature and payload in one. */
+	sign(
+		host: string,
+		salt: Uint8Array,
+		payload: Uint8Array,
+		options: { readonly signal: AbortSignal },
+	): Promise<Uint8Array>;
+	fetch(request: TokenRequest, options: { readonly signal: AbortSignal }): Promise<RegistryToken>;
 }
 
 export interface LocalDirectory {

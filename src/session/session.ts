@@ -1,3 +1,4 @@
+import type { CheckPolicyRequest, CheckPolicyResponse } from "../api/generated/policysession.ts";
 import type { ContentReader } from "../content/content.ts";
 
 /**
@@ -19,6 +20,12 @@ export interface Session {
 	readonly contentWriter?: (id: string) => BlobWriter | undefined;
 	/** Where the result of the exporter with this index goes. */
 	output(index: number): SessionOutput | undefined;
+	/** What the client holds ready under `http://buildkit-session/<name>`; each can be read once. */
+	readonly uploads?: SessionUploads;
+	/** Asks the client, when the build is done, which exporters to run besides those of the request. */
+	readonly exporters?: SessionExporters;
+	/** Asks the client about each source of the build. */
+	readonly policy?: SessionPolicy;
 	/** Aborted when the client is gone. */
 	readonly closed: AbortSignal;
 }
@@ -73,6 +80,35 @@ export interface SessionAuth {
 		host: string,
 		options: { readonly signal: AbortSignal },
 	): Promise<RegistryCredentials | undefined>;
+	/** The ability of a client to get tokens itself, so that its logins stay with it. */
+	readonly tokens?: SessionTokens;
+}
+
+export interface SessionTokens {
+	/**
+	 * Gets a token for a host that asks for one. Undefined: the client does not do that for this host, its credentials
+	 * are to be used.
+	 */
+	fetch(request: TokenRequest, options: { readonly signal: AbortSignal }): Promise<RegistryToken | undefined>;
+	/**
+	 * Which login the client has for the host, without saying it: sessions of the same authority have the same. 32 bytes; undefined if
+	 * the client does not get tokens.
+	 */
+	authority(host: string, options: { readonly signal: AbortSignal }): Promise<Uint8Array | undefined>;
+	/** True if the client proves that it has the login that the authority stands for. */
+	verify(host: string, authority: Uint8Array, options: { readonly signal: AbortSignal }): Promise<boolean>;
+}
+
+export interface TokenRequest {
+	readonly host: string;
+	readonly realm: string;
+	readonly service: string;
+	readonly scopes: readonly string[];
+}
+
+export interface RegistryToken {
+	readonly token: string;
+	readonly expiresInSeconds: number;
 }
 
 export type RegistryCredentials =
@@ -111,7 +147,67 @@ export type SessionOutput =
 	/** A directory of this host that the builder's own threads write to. */
 	| { readonly kind: "directory"; readonly path: string; readonly mode: "copy" | "delete" }
 	/** A content store that takes blobs (OCI layout directory); `setRoot` names the result in its index. */
-	| { readonly kind: "store"; readonly store: OutputStore };
+	| { readonly kind: "store"; readonly store: OutputStore }
+	/** A directory of a client elsewhere. */
+	| TreeOutput
+	/** A client elsewhere, who alone knows which of the forms it takes: the exporter uses the one that it needs. */
+	| {
+			readonly kind: "remote";
+			readonly stream: Extract<SessionOutput, { kind: "stream" }>;
+			readonly tree: TreeOutput;
+			readonly store: Extract<SessionOutput, { kind: "store" }>;
+	  };
+
+export interface TreeOutput {
+	readonly kind: "tree";
+	/** Sends all trees as one; `mirror` removes what none of them has. The trees stay as they are until it has ended. */
+	send(trees: readonly OutputTree[], options: TreeOutputOptions): Promise<void>;
+}
+
+export interface OutputTree {
+	/** The platform, for errors. */
+	readonly id: string;
+	/** A directory of this host; undefined is empty. */
+	readonly root: string | undefined;
+	/** A folder of the output, one name, that it goes into; empty is the output itself. Trees without must not have the same files. */
+	readonly prefix: string;
+	/** Every file has this time, in seconds since 1970. Default: its own. */
+	readonly modifiedSeconds?: number;
+}
+
+export interface TreeOutputOptions {
+	readonly mirror: boolean;
+	readonly signal: AbortSignal;
+	/** Called with the bytes that were sent so far. */
+	readonly onBytes?: (total: number) => void;
+}
+
+export interface SessionUploads {
+	/** `path` and `host` of the URL. Throws if the client has nothing of this name. */
+	pull(
+		url: { readonly path: string; readonly host: string },
+		options: { readonly signal: AbortSignal },
+	): AsyncIterable<Uint8Array>;
+}
+
+export interface SessionExporters {
+	find(
+		result: {
+			readonly metadata: Readonly<Record<string, Uint8Array>>;
+			readonly refs: readonly string[];
+		},
+		options: { readonly signal: AbortSignal },
+	): Promise<readonly { readonly type: string; readonly attrs: Readonly<Record<string, string>> }[]>;
+	/** Tells the client what came of them. A client that does not want to know is no error. */
+	finalize(
+		response: Readonly<Record<string, string>>,
+		options: { readonly signal: AbortSignal },
+	): Promise<void>;
+}
+
+export interface SessionPolicy {
+	check(request: CheckPolicyRequest, options: { readonly signal: AbortSignal }): Promise<CheckPolicyResponse>;
+}
 
 export interface ImageOffer {
 	/** Full references. */

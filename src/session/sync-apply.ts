@@ -18,6 +18,7 @@ import { type ByteString, bytesOf, fsPath, textOf } from "../sys/byte-names.ts";
 import { copyContent } from "../sys/copy.ts";
 import { makeDevice, makeNode, setTimes, splitDevice, timestampOf } from "../sys/node.ts";
 import { getXattr, listXattrs, removeXattr, setXattr } from "../sys/xattr.ts";
+import { isImageAttribute } from "./image-attributes.ts";
 import type { SyncPlan, SyncStep } from "./sync-plan.ts";
 import { openTargetTree, type TargetTree } from "./target-tree.ts";
 import {
@@ -380,20 +381,12 @@ function isSame(a: RowStat, b: RowStat): boolean {
 	);
 }
 
-/**
- * Attributes that mean something in an image. Others belong to the machine (labels, access lists with its user ids) or would
- * change what an overlay file system makes of the directory.
- */
-function isCopied(name: string): boolean {
-	return name === "security.capability" || (name.startsWith("user.") && !name.startsWith("user.overlay."));
-}
-
 /** True if the target's attributes are other than before. `compare`: the target may have some already. */
 function copyAttributes(from: string | Buffer, to: string | Buffer, compare: boolean): boolean {
-	const names = listXattrs(from).filter(isCopied);
+	const names = listXattrs(from).filter(isImageAttribute);
 	let differs = false;
 	if (compare) {
-		for (const name of listXattrs(to).filter(isCopied)) {
+		for (const name of listXattrs(to).filter(isImageAttribute)) {
 			if (!names.includes(name)) {
 				removeXattr(to, name);
 				differs = true;
