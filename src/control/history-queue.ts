@@ -110,6 +110,9 @@ class Queue implements History {
 			this.#deleted.add(ref);
 			return;
 		}
+		if (this.#store.find(ref) === undefined) {
+			throw new SlipwayError("unknown", `lease "ref_${ref}": not found`);
+		}
 		this.#deleted.delete(ref);
 		this.#tell({
 			type: BuildHistoryEventType.DELETED,
@@ -184,7 +187,7 @@ class Queue implements History {
 		} finally {
 			signal.removeEventListener("abort", wake);
 			this.#listeners.delete(listener);
-			if (this.#deleted.has(ref)) {
+			if (this.#deleted.has(ref) && this.#store.find(ref) !== undefined) {
 				await this.delete(ref);
 			}
 		}
@@ -268,7 +271,7 @@ class Queue implements History {
 		const results = new Map<number, Descriptor>();
 		for (const [index, descriptor] of end.results) {
 			const copied = await attempt("a result", () => this.#copyDocuments(end.source, descriptor));
-			if (copied !== undefined) {
+			if (copied?.includes(descriptor.digest)) {
 				results.set(index, descriptor);
 				blobs.push(...copied);
 			}
@@ -316,9 +319,6 @@ class Queue implements History {
 				await this.blobs.write(source.read(each.digest, { signal }), { expected: each, signal });
 				copied.push(each.digest);
 			}
-		}
-		if (!copied.includes(digest)) {
-			throw new SlipwayError("not-found", `blob ${digest} not found`);
 		}
 		return copied;
 	}

@@ -2,7 +2,6 @@ import type * as messages from "../api/generated/content.ts";
 import type { ServedMethod } from "../api/grpc.ts";
 import { serve } from "../api/grpc-server.ts";
 import { content } from "../api/services/content.ts";
-import { blobNotFound } from "../content/bytes.ts";
 import type { BlobInfo, ContentReader, ContentStore } from "../content/content.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { type Digest, isDigest } from "../oci/digest.ts";
@@ -22,7 +21,7 @@ export function contentMethods(stores: readonly ContentStore[]): readonly Served
 				return { store, info };
 			}
 		}
-		throw blobNotFound(digest);
+		throw new SlipwayError("not-found", `content digest ${digest}: not found`);
 	};
 	return [
 		serve(content.info, async ({ digest }) => ({ info: infoMessage((await find(parse(digest))).info) })),

@@ -8,7 +8,7 @@ export type Filter = (fields: FilterFields) => boolean;
 /**
  * containerd's filters (its package `filters`), which `du`, `prune`, workers and the history take: selectors `path`, `path==value`,
  * `path!=value`, `path~=regexp` that are joined by commas must all match; of several filters one must. No filter matches everything.
- * Throws `invalid-argument`.
+ * Throws what BuildKit says of a text that is no filter.
  */
 export function parseFilters(texts: readonly string[]): Filter {
 	const filters = texts.map(parseFilter);
@@ -55,20 +55,23 @@ function parseSelector(scanner: Scanner): Filter {
 	if (operator.kind !== "operator") {
 		throw scanner.error(operator.at, 'expected an operator ("=="|"!="|"~=")');
 	}
+	if (!operators.has(operator.text)) {
+		throw scanner.error(operator.at, `unsupported operator ${JSON.stringify(operator.text)}`);
+	}
 	const value = parseValue(scanner, operator.text === "~=");
 	switch (operator.text) {
 		case "==":
 			return (fields) => fields(path) === value;
 		case "!=":
 			return (fields) => fields(path) !== value;
-		case "~=": {
+		default: {
 			const pattern = compile(value);
 			return (fields) => pattern?.test(fields(path) ?? "") ?? false;
 		}
-		default:
-			throw scanner.error(operator.at, `unsupported operator ${JSON.stringify(operator.text)}`);
 	}
 }
+
+const operators: ReadonlySet<string> = new Set(["==", "!=", "~="]);
 
 /** A pattern that is none matches nothing. Go's flags at the beginning are those of JavaScript in a group. */
 function compile(pattern: string): RegExp | undefined {
@@ -161,10 +164,7 @@ class Scanner {
 		const text = this.#text;
 		const place =
 			at < text.length ? `${text.slice(0, at)} >|${text.slice(at, at + 1)}|< ${text.slice(at + 1)}` : text;
-		return new SlipwayError(
-			"invalid-argument",
-			`filters: parse error: [${place}]: ${message}: invalid argument`,
-		);
+		return new SlipwayError("unknown", `filters: parse error: [${place}]: ${message}: invalid argument`);
 	}
 
 	#quoted(rest: string): string {

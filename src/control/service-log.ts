@@ -70,10 +70,10 @@ export class BuildLog implements ProgressSink, Disposable {
 		if (this.#pending.bytes >= maxBatchBytes) {
 			this.#flush();
 		} else {
-			// The first of a burst goes at once; what follows it waits for more.
+			// The first of a burst waits for what comes with it, what follows for more.
 			this.#timer ??= setTimeout(
 				() => this.#flush(),
-				Math.max(0, this.#lastFlush + this.#options.batchMs - performance.now()),
+				Math.max(firstMs, this.#lastFlush + this.#options.batchMs - performance.now()),
 			);
 		}
 	}
@@ -245,6 +245,7 @@ export class BuildLog implements ProgressSink, Disposable {
 
 /** Messages stay far below what clients take (16 MiB). */
 const maxBatchBytes = 256 << 10;
+const firstMs = 10;
 
 /** Of the same thing only the last state is sent: a bar that moved ten times since, a step that began and ended. */
 class Batch {
