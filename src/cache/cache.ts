@@ -50,7 +50,12 @@ export interface CacheManager extends AsyncDisposable {
 	search(index: string): readonly RefId[];
 	/** False when `get` is known to give nothing; without a look at the disk. */
 	has(id: RefId): boolean;
+	/**
+	 * All that takes room in the state directory, each file once: records, and two lines of type `internal` that are no records
+	 * and never pruned, `images` (blobs that named images and the history keep) and `metadata` (databases and the like).
+	 */
 	usage(options: { readonly signal: AbortSignal }): Promise<readonly UsageRecord[]>;
+	/** Removes and tells what was removed; `bytes` of each is what the disk got back by it. */
 	prune(options: PruneOptions): AsyncIterable<UsageRecord>;
 }
 
@@ -243,7 +248,7 @@ export interface PruneOptions {
 	readonly all: boolean;
 	/** Only records not used for this long. */
 	readonly keepDurationMs?: number;
-	/** Stop when no more than this is used. */
+	/** Stop when records use no more than this. */
 	readonly keepBytes?: number;
 	readonly matches?: (record: UsageRecord) => boolean;
 	readonly signal: AbortSignal;

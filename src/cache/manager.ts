@@ -8,7 +8,7 @@ import type { Database } from "../database/database.ts";
 import { SlipwayError, toError } from "../errors/errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { Digest } from "../oci/digest.ts";
-import type { SnapshotId, Snapshotter } from "../snapshot/snapshot.ts";
+import type { SnapshotId, Snapshotter, SnapshotUsage } from "../snapshot/snapshot.ts";
 import type { MountSpec } from "../sys/sys.ts";
 import type {
 	BlobOptions,
@@ -40,7 +40,18 @@ import { nextChainId, RecordTable } from "./record-table.ts";
 import { createImmutableRef, createMutableRef, ownSnapshots, type RefOwner, recordOf } from "./refs.ts";
 import { sweep, withDescendants } from "./sweep.ts";
 import { TemporaryMounts } from "./temporary-mounts.ts";
-import { describeRecord, isInUse, isShown, measureRecord, pruneCandidates } from "./usage.ts";
+import {
+	describeOther,
+	describeRecord,
+	isInUse,
+	isShown,
+	type MeasureOptions,
+	measureOtherBlobs,
+	measureRecord,
+	pruneCandidates,
+	type RecordUsage,
+	shareOut,
+} from "./usage.ts";
 
 export interface OpenCacheOptions {
 	/** For what is under way: mount points and half-made blobs. Empty between runs. */
@@ -60,6 +71,12 @@ export interface OpenCacheOptions {
 	readonly keptBlobs?: () => Promise<ReadonlySet<Digest>>;
 	/** Whether the layers with these diff ids belong to a kept image, for `shared` in `du`. Default: none. */
 	readonly isShared?: (diffIds: readonly Digest[]) => boolean;
+	/** Disk use of what else is in the state directory, for `du`. */
+	readonly otherFiles?: () => SnapshotUsage;
+	/** Called after a blob's bytes were removed. */
+	readonly blobRemoved?: (digest: Digest) => void;
+	/** Called after records were pruned: others may know of results that are gone. */
+	readonly afterPrune?: () => void;
 	/** Identifies this run of the machine; default: the kernel's boot id. */
 	readonly bootId?: string;
 }
@@ -259,56 +276,97 @@ class Manager implements CacheManager, RefOwner {
 	}
 
 	async usage({ signal }: { readonly signal: AbortSignal }): Promise<readonly UsageRecord[]> {
-		const shown = [...this.#table.all()].filter(isShown);
-		const answer: UsageRecord[] = [];
-		for (const record of shown) {
-			signal.throwIfAborted();
+		const options = await this.#measuring(signal);
+		const records = await this.#recordUsage(options);
+		const blobs = await measureOtherBlobs(options);
+		const others = this.#options.otherFiles?.();
+		return [
+			...records,
+			...(blobs.inodes === 0
+				? []
+				: [describeOther("images", "blobs of named images and of the history", blobs)]),
+			...(others === undefined ? [] : [describeOther("metadata", "databases and other small files", others)]),
+		];
+	}
+
+	async #recordUsage(options: MeasureOptions): Promise<readonly UsageRecord[]> {
+		const measured = [];
+		for (const record of [...this.#table.all()].filter(isShown)) {
+			options.signal.throwIfAborted();
+			if (record.removed) {
+				continue;
+			}
 			const writing = record.mutable && record.handles > 0;
-			const usage = writing ? { bytes: 0, inodes: 0 } : await this.#measure(record, signal);
-			answer.push(describeRecord(record, usage, { inUse: isInUse(record), shared: this.#isShared(record) }));
+			measured.push({ record, usage: writing ? nothingUsed : await measureRecord(record, options) });
 		}
-		return answer;
+		const usage = shareOut(measured);
+		return measured.map(({ record }) =>
+			describeRecord(record, usage.get(record) ?? nothingUsed, {
+				inUse: isInUse(record),
+				shared: this.#isShared(record),
+			}),
+		);
 	}
 
 	async *prune(options: PruneOptions): AsyncGenerator<UsageRecord, void> {
 		const { signal, keepBytes } = options;
-		const keptBlobs = once(() => this.#keptBlobs());
-		let used = keepBytes === undefined ? 0 : await this.#usedBytes(signal);
+		let measuring: MeasureOptions | undefined;
+		let used = 0;
+		if (keepBytes !== undefined) {
+			measuring = await this.#measuring(signal);
+			const records = await this.#recordUsage(measuring);
+			used = records.reduce((sum, record) => sum + (record.shared ? 0 : record.bytes), 0);
+		}
 		const skipped = new Set<CacheRecord>();
-		for (;;) {
-			signal.throwIfAborted();
-			if (keepBytes !== undefined && used <= keepBytes) {
-				return;
-			}
-			const candidates = pruneCandidates(
-				this.#table.all(),
-				(record) => this.#isShared(record),
-				options,
-				Date.now(),
-			).filter((record) => !skipped.has(record));
-			if (candidates.length === 0) {
-				return;
-			}
-			for (const record of candidates) {
+		let removed = false;
+		try {
+			for (;;) {
+				signal.throwIfAborted();
 				if (keepBytes !== undefined && used <= keepBytes) {
 					return;
 				}
-				signal.throwIfAborted();
-				const usage = await this.#measure(record, signal);
-				const line = describeRecord(record, usage, { inUse: false, shared: this.#isShared(record) });
-				if (options.matches?.(line) === false) {
-					skipped.add(record);
-					continue;
+				const candidates = pruneCandidates(
+					this.#table.all(),
+					(record) => this.#isShared(record),
+					options,
+					Date.now(),
+				).filter((record) => !skipped.has(record));
+				if (candidates.length === 0) {
+					return;
 				}
-				// Somebody may have taken it while it was measured.
-				if (record.removed || isInUse(record) || record.children.size > 0 || !isShown(record)) {
-					continue;
+				for (const record of candidates) {
+					signal.throwIfAborted();
+					measuring ??= await this.#measuring(signal);
+					const usage = await measureRecord(record, measuring);
+					const line = describeRecord(record, usage, { inUse: false, shared: this.#isShared(record) });
+					if (options.matches?.(line) === false) {
+						skipped.add(record);
+						continue;
+					}
+					// Somebody may have taken it while it was measured.
+					if (record.removed || isInUse(record) || record.children.size > 0 || !isShown(record)) {
+						continue;
+					}
+					removed = true;
+					await this.#remove(withDescendants([record]));
+					used -= usage.bytes;
+					yield line;
+					if (keepBytes !== undefined) {
+						// What stood under it may be worth less than what came next.
+						break;
+					}
 				}
-				await this.#remove(withDescendants([record]), keptBlobs);
-				used -= usage.bytes;
-				yield line;
+			}
+		} finally {
+			if (removed) {
+				this.#options.afterPrune?.();
 			}
 		}
+	}
+
+	async #measuring(signal: AbortSignal): Promise<MeasureOptions> {
+		const { content, snapshotter, pool } = this.#options;
+		return { table: this.#table, content, snapshotter, pool, kept: await this.#keptBlobs(), signal };
 	}
 
 	async [Symbol.asyncDispose](): Promise<void> {
@@ -497,39 +555,20 @@ class Manager implements CacheManager, RefOwner {
 		return isShared !== undefined && diffIds.length > 0 && isShared(diffIds);
 	}
 
-	async #measure(record: CacheRecord, signal: AbortSignal): Promise<{ bytes: number; inodes: number }> {
-		const { content, snapshotter } = this.#options;
-		return measureRecord(record, { table: this.#table, content, snapshotter }, signal);
-	}
-
-	async #usedBytes(signal: AbortSignal): Promise<number> {
-		const records = await this.usage({ signal });
-		return records.reduce((sum, record) => sum + (record.shared ? 0 : record.bytes), 0);
-	}
-
 	/** Records first, files after: what is left by a crash in between is swept. */
-	async #remove(
-		records: readonly CacheRecord[],
-		keptBlobs: () => Promise<ReadonlySet<Digest>> = () => this.#keptBlobs(),
-	): Promise<void> {
+	async #remove(records: readonly CacheRecord[]): Promise<void> {
 		const snapshots = records.flatMap(ownSnapshots);
 		const blobs = new Set(records.flatMap((record) => [...record.blobs.keys()]));
-		const others = records.flatMap((record) =>
-			[...record.blobs.keys()].flatMap((digest) => this.#table.blobOwners(digest)),
-		);
 		const keys = records.filter((record) => record.mutable || record.twin === undefined).map(digestKey);
 		this.#table.remove(records);
 		this.#digests.delete(keys);
-		// A blob that was counted here is now counted with its next owner.
-		for (const other of others) {
-			other.size = undefined;
-		}
 		const unowned = [...blobs].filter((digest) => !this.#table.hasBlob(digest));
-		const kept = unowned.length === 0 ? noBlobs : await keptBlobs();
+		const kept = unowned.length === 0 ? noBlobs : await this.#keptBlobs();
 		for (const digest of unowned) {
 			// An image may have come by while the kept ones were listed.
 			if (!kept.has(digest) && !this.#table.hasBlob(digest)) {
 				await this.#options.content.delete(digest);
+				this.#options.blobRemoved?.(digest);
 			}
 		}
 		await Promise.all(snapshots.map((id) => this.#removeSnapshot(id)));
@@ -579,19 +618,11 @@ class Manager implements CacheManager, RefOwner {
 }
 
 const noBlobs: ReadonlySet<Digest> = new Set();
+const nothingUsed: RecordUsage = { bytes: 0, inodes: 0, shared: new Float64Array() };
 
 function withoutDiffId(descriptor: Descriptor): Descriptor {
 	const { [diffIdKey]: _, ...annotations } = descriptor.annotations ?? {};
 	return descriptor.annotations?.[diffIdKey] === undefined ? descriptor : { ...descriptor, annotations };
-}
-
-/** The answer of the first call, for all. */
-function once<T>(ask: () => Promise<T>): () => Promise<T> {
-	let answer: Promise<T> | undefined;
-	return () => {
-		answer ??= ask();
-		return answer;
-	};
 }
 
 /** Providers of one layer that are remembered. */

@@ -1,10 +1,9 @@
-import { readdirSync } from "node:fs";
-import { dirname } from "node:path";
 import type { ContentStore, LocalContent } from "../content/content.ts";
-import { type Digest, isDigest, sha256 } from "../oci/digest.ts";
+import type { Digest } from "../oci/digest.ts";
 import type { SnapshotId, Snapshotter } from "../snapshot/snapshot.ts";
 import type { CacheRecord } from "./record.ts";
 import type { RecordTable } from "./record-table.ts";
+import { listDigests } from "./usage.ts";
 
 export interface SweepOptions {
 	readonly table: RecordTable;
@@ -94,26 +93,6 @@ async function sweepBlobs({ table, content, keptBlobs }: SweepOptions): Promise<
 			kept ??= await keptBlobs();
 			if (!kept.has(digest)) {
 				await content.delete(digest);
-			}
-		}
-	}
-}
-
-/** Names only, where blobs are files: the store's own list asks for the size of each. */
-async function* listDigests(content: ContentStore & Partial<LocalContent>): AsyncGenerator<Digest, void> {
-	const sample = content.path?.(sha256(""));
-	if (sample === undefined) {
-		for await (const { digest } of content.list()) {
-			yield digest;
-		}
-		return;
-	}
-	const algorithms = dirname(dirname(sample));
-	for (const algorithm of readdirSync(algorithms)) {
-		for (const name of readdirSync(`${algorithms}/${algorithm}`)) {
-			const digest = `${algorithm}:${name}`;
-			if (isDigest(digest)) {
-				yield digest;
 			}
 		}
 	}

@@ -1,8 +1,13 @@
-import { statSync } from "node:fs";
+import { readdirSync, statSync } from "node:fs";
+import { dirname } from "node:path";
+import type { ThreadPool } from "../async/pool.ts";
 import type { ContentStore, LocalContent } from "../content/content.ts";
+import { toError } from "../errors/errors.ts";
+import { type Digest, isDigest, sha256 } from "../oci/digest.ts";
+import { measureTrees, type TreesUsage } from "../snapshot/measure.ts";
 import type { Snapshotter, SnapshotUsage } from "../snapshot/snapshot.ts";
-import type { PruneOptions, UsageRecord } from "./cache.ts";
-import type { CacheRecord } from "./record.ts";
+import type { PruneOptions, RefId, UsageRecord } from "./cache.ts";
+import { type CacheRecord, layersOf } from "./record.ts";
 import type { RecordTable } from "./record-table.ts";
 import { ownSnapshots } from "./refs.ts";
 
@@ -10,46 +15,177 @@ export interface MeasureOptions {
 	readonly table: RecordTable;
 	readonly content: ContentStore & Partial<LocalContent>;
 	readonly snapshotter: Snapshotter;
+	readonly pool: ThreadPool;
+	/** Blobs that stay whatever happens to records: they are counted by `measureOthers`. */
+	readonly kept: ReadonlySet<Digest>;
+	readonly signal: AbortSignal;
 }
+
+/** What a record takes of the disk: what its removal would free, and files that others have a name of too. */
+export interface RecordUsage extends SnapshotUsage {
+	/** As in `TreesUsage`. */
+	readonly shared: Float64Array;
+}
+
+const nothingShared = new Float64Array();
+
+/** Trees up to this size are walked at once: a trip to a thread costs as much. */
+const smallTree = 200;
 
 /**
  * What a record takes of the disk: its snapshots and blobs, in allocated blocks. A blob of several records is counted with the
- * oldest of them. The answer is kept until something of the record changes.
+ * oldest of them. The answer for the snapshots is kept while it can't change.
  */
-export async function measureRecord(
-	record: CacheRecord,
-	{ table, content, snapshotter }: MeasureOptions,
-	signal: AbortSignal,
-): Promise<SnapshotUsage> {
-	if (record.size !== undefined) {
-		return record.size;
-	}
-	let bytes = 0;
-	let inodes = 0;
-	for (const id of ownSnapshots(record)) {
-		if (snapshotter.exists(id)) {
-			const usage = await snapshotter.usage(id, { signal });
-			bytes += usage.bytes;
-			inodes += usage.inodes;
-		}
-	}
+export async function measureRecord(record: CacheRecord, options: MeasureOptions): Promise<RecordUsage> {
+	const { table, content, kept } = options;
+	const files = await measureFiles(record, options);
+	let { bytes, inodes } = files;
 	for (const digest of record.blobs.keys()) {
-		const info = table.blobOwners(digest)[0] === record ? await content.info(digest) : undefined;
-		if (info !== undefined) {
-			const path = content.path?.(digest);
-			bytes += path === undefined ? info.size : statSync(path).blocks * 512;
-			inodes++;
+		if (!kept.has(digest) && table.blobOwners(digest)[0] === record) {
+			const size = await blobBytes(content, digest);
+			bytes += size ?? 0;
+			inodes += size === undefined ? 0 : 1;
 		}
 	}
-	const usage = { bytes, inodes };
+	return { bytes, inodes, shared: files.shared };
+}
+
+async function measureFiles(
+	record: CacheRecord,
+	{ table, snapshotter, pool, signal }: MeasureOptions,
+): Promise<RecordUsage> {
+	if (record.size !== undefined && !mayShareFiles(record, snapshotter)) {
+		return { ...record.size, shared: nothingShared };
+	}
+	const directories = ownSnapshots(record)
+		.filter((id) => snapshotter.exists(id))
+		.map((id) => `${snapshotter.root}/${id}`);
+	let usage: TreesUsage;
+	try {
+		usage =
+			measureTrees(directories, smallTree) ??
+			(await pool.run<readonly string[], TreesUsage>("cache/measure", directories, { signal }));
+	} catch (thrown) {
+		if (record.removed) {
+			return { bytes: 0, inodes: 0, shared: nothingShared };
+		}
+		throw toError(thrown);
+	}
 	// What is written to meanwhile has no size that would be worth keeping.
-	if (!record.mutable || record.handles === 0) {
-		record.size = usage;
+	if ((!record.mutable || record.handles === 0) && !mayShareFiles(record, snapshotter)) {
+		record.size = { bytes: usage.bytes, inodes: usage.inodes };
 		if (!record.removed) {
 			table.save(record);
 		}
 	}
 	return usage;
+}
+
+/**
+ * A copy may be a hard link to the original (`mayLink` of worker/copy-tree.ts), and then neither record's size is its own
+ * affair: it is measured each time. Links are made between plain directories: with overlayfs those of single layers.
+ */
+function mayShareFiles(record: CacheRecord, snapshotter: Snapshotter): boolean {
+	return snapshotter.name === "native" || layersOf(record).length <= 1 || record.portable !== undefined;
+}
+
+/** Undefined if it is not there. */
+async function blobBytes(content: MeasureOptions["content"], digest: Digest): Promise<number | undefined> {
+	const path = content.path?.(digest);
+	if (path === undefined) {
+		return (await content.info(digest))?.size;
+	}
+	const stat = statSync(path, { throwIfNoEntry: false });
+	return stat === undefined ? undefined : stat.blocks * 512;
+}
+
+/**
+ * The records with the files that several have counted once: with the one that is likely to stay longest, since what goes
+ * before it frees nothing.
+ */
+export function shareOut(
+	measured: readonly { readonly record: CacheRecord; readonly usage: RecordUsage }[],
+): ReadonlyMap<CacheRecord, SnapshotUsage> {
+	const counted = new Set<number>();
+	const answer = new Map<CacheRecord, SnapshotUsage>();
+	const staying = [...measured].sort(
+		(a, b) =>
+			Number(a.record.recordType !== "regular") - Number(b.record.recordType !== "regular") ||
+			Number(a.record.mutable) - Number(b.record.mutable) ||
+			a.record.createdAt - b.record.createdAt,
+	);
+	for (const { record, usage } of staying) {
+		let { bytes, inodes } = usage;
+		for (let at = 0; at < usage.shared.length; at += 2) {
+			const inode = usage.shared[at] ?? 0;
+			if (!counted.has(inode)) {
+				counted.add(inode);
+				bytes += usage.shared[at + 1] ?? 0;
+				inodes++;
+			}
+		}
+		answer.set(record, { bytes, inodes });
+	}
+	return answer;
+}
+
+/** Blobs that no record is counted with: of named images, of the history, documents of images. */
+export async function measureOtherBlobs({
+	table,
+	content,
+	kept,
+	signal,
+}: Pick<MeasureOptions, "table" | "content" | "kept" | "signal">): Promise<SnapshotUsage> {
+	let bytes = 0;
+	let inodes = 0;
+	for await (const digest of listDigests(content)) {
+		signal.throwIfAborted();
+		if (kept.has(digest) || !table.hasBlob(digest)) {
+			const size = await blobBytes(content, digest);
+			bytes += size ?? 0;
+			inodes += size === undefined ? 0 : 1;
+		}
+	}
+	return { bytes, inodes };
+}
+
+/** Names only, where blobs are files: the store's own list asks for the size of each. */
+export async function* listDigests(
+	content: ContentStore & Partial<LocalContent>,
+): AsyncGenerator<Digest, void> {
+	const sample = content.path?.(sha256(""));
+	if (sample === undefined) {
+		for await (const { digest } of content.list()) {
+			yield digest;
+		}
+		return;
+	}
+	const algorithms = dirname(dirname(sample));
+	for (const algorithm of readdirSync(algorithms)) {
+		for (const name of readdirSync(`${algorithms}/${algorithm}`)) {
+			const digest = `${algorithm}:${name}`;
+			if (isDigest(digest)) {
+				yield digest;
+			}
+		}
+	}
+}
+
+/** What is no record and goes with none: shown, so that all of the disk is accounted for, and never pruned. */
+export function describeOther(id: string, description: string, usage: SnapshotUsage): UsageRecord {
+	return {
+		id: id as RefId,
+		mutable: false,
+		inUse: true,
+		shared: false,
+		parents: [],
+		createdAt: 0,
+		lastUsedAt: undefined,
+		usageCount: 0,
+		description,
+		recordType: "internal",
+		...usage,
+	};
 }
 
 /** One of two twins stands for both: the immutable one while it is in use. */
