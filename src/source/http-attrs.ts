@@ -18,9 +18,6 @@ export interface HttpDownload {
 	readonly header: readonly { readonly Name: string; readonly Value: string }[];
 }
 
-/** The host under which a client offers a stream of its own as a build context. */
-const uploadHost = "buildkit-session";
-
 /** Other headers are ignored, as BuildKit does. */
 const headerNames: Readonly<Record<string, string>> = {
 	accept: "Accept",
@@ -31,12 +28,6 @@ export function parseHttpDownload({ identifier, attrs }: SourceRequest): HttpDow
 	const url = URL.parse(identifier);
 	if (url === null || (url.protocol !== "http:" && url.protocol !== "https:")) {
 		throw new SlipwayError("invalid-argument", `invalid http source ${JSON.stringify(identifier)}`);
-	}
-	if (url.hostname === uploadHost) {
-		throw new SlipwayError(
-			"unimplemented",
-			`build contexts that a client uploads (http://${uploadHost}/…) are not supported; send the context as a directory`,
-		);
 	}
 	refuseSignature(attrs);
 	const checksum = attrs["http.checksum"];

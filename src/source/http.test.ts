@@ -404,11 +404,6 @@ test("http: what cannot be asked for", async () => {
 		async ({ source }) => {
 			const open = async (identifier: string, attrs: Record<string, string> = {}) =>
 				source.open({ identifier, attrs, platform: undefined, sessions: () => [] });
-			await rejects(
-				open("http://buildkit-session/x"),
-				"unimplemented",
-				/^build contexts that a client uploads/,
-			);
 			await rejects(open("http://"), "invalid-argument", 'invalid http source "http://"');
 			await rejects(
 				open("http://a/", { "http.perm": "0888" }),
@@ -425,6 +420,34 @@ test("http: what cannot be asked for", async () => {
 				"unimplemented",
 				/^verifying signatures of downloads/,
 			);
+		},
+	);
+});
+
+test("http: a stream that a client uploads is taken once", async () => {
+	await withServer(
+		() => assert.fail("asked"),
+		async (world) => {
+			const upload = "http://buildkit-session/x";
+			await rejects(
+				fetchFile(world, upload),
+				"not-found",
+				`no client of this build offers to upload ${upload}`,
+			);
+			const pulled: string[] = [];
+			const session = {
+				secrets: { secret: async () => undefined },
+				uploads: {
+					async *pull({ host, path }: { readonly host: string; readonly path: string }) {
+						pulled.push(host + path);
+						yield Buffer.from("some ");
+						yield Buffer.from("bytes");
+					},
+				},
+			} as unknown as Session;
+			const { tree } = await fetchFile(world, upload, {}, [session]);
+			assert.deepEqual(tree, ["x 600 0:0 0 some bytes"]);
+			assert.deepEqual(pulled, ["buildkit-session/x"]);
 		},
 	);
 });

@@ -1,6 +1,6 @@
 import { createKeyedLock, type KeyedLock } from "../async/keyed-lock.ts";
 import type { CacheManager, ImmutableRef, RefId } from "../cache/cache.ts";
-import { redactUrl, SlipwayError, toError } from "../errors/errors.ts";
+import { canceled, redactUrl, SlipwayError, toError } from "../errors/errors.ts";
 import { type Digest, isDigest, sha256 } from "../oci/digest.ts";
 import { goJson } from "../oci/go-json.ts";
 import type { Session } from "../session/session.ts";
@@ -64,6 +64,9 @@ interface Resolved {
 const etagKey = "http.etag";
 const checksumKey = "http.checksum";
 const modifiedKey = "http.modtime";
+
+/** The host under which clients offer streams of their own. */
+const uploadHost = "buildkit-session";
 
 /** Tags that fit in one request of any server. */
 const maxTags = 20;
@@ -216,6 +219,9 @@ class HttpInstance implements SourceInstance {
 		{ signal }: SourceOptions,
 	): Promise<HttpResponse> {
 		const url = new URL(this.#download.url);
+		if (url.hostname === uploadHost) {
+			return this.#upload(method, url, signal);
+		}
 		const authorization = await this.#authorization(url, signal);
 		url.username = "";
 		url.password = "";
@@ -232,6 +238,21 @@ class HttpInstance implements SourceInstance {
 			},
 			signal,
 		});
+	}
+
+	/** A stream that a client holds ready, such as a build context from its standard input. It can be read once. */
+	#upload(method: "GET" | "HEAD", { host, pathname }: URL, signal: AbortSignal): HttpResponse {
+		const uploads = this.#sessions().find((session) => session.uploads !== undefined)?.uploads;
+		if (method !== "GET" || uploads === undefined) {
+			throw new SlipwayError("not-found", `no client of this build offers to upload ${this.#download.url}`);
+		}
+		const stopped = new AbortController();
+		return {
+			status: 200,
+			header: () => undefined,
+			body: uploads.pull({ host, path: pathname }, { signal: AbortSignal.any([signal, stopped.signal]) }),
+			discard: () => stopped.abort(canceled()),
+		};
 	}
 
 	async #authorization(url: URL, signal: AbortSignal): Promise<string | undefined> {
