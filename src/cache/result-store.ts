@@ -4,6 +4,11 @@ import type { CacheManager, ImmutableRef, RefId } from "./cache.ts";
 /** The id of the result that has no files. No record has it: theirs have 25 characters. */
 const nothing = "scratch";
 
+/** True for the id of a result that no record has and that is always there. */
+export function isNothing(id: string): boolean {
+	return id === nothing;
+}
+
 /** Results of the solver are refs, or undefined for the empty tree; they are kept as long as their records. */
 export function createResultStore(cache: CacheManager): ResultStore<ImmutableRef | undefined> {
 	return {

@@ -56,9 +56,11 @@ import { mountTree } from "../worker/mounted-tree.ts";
 import { createOpResolver } from "../worker/op-resolver.ts";
 import { createContainerFactory } from "../worker/step-container.ts";
 import { defaultLogLimits, type LogLimits, type Output, type WorkerServices } from "../worker/worker.ts";
+import { afterPrune } from "./after-prune.ts";
 import type { FrontendsConfig } from "./config.ts";
 import { defaultRoot } from "./default-root.ts";
 import { openSnapshotter } from "./open-snapshotter.ts";
+import { otherFiles } from "./other-files.ts";
 import { openStateDirectory } from "./state-directory.ts";
 import { openWorkerIdentity } from "./worker-identity.ts";
 
@@ -144,7 +146,9 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		beforeMounts,
 		warn: options.warn,
 	});
-	const cache = stack.use(
+	const keys = createDatabaseKeyStore(database);
+	const blobSources = createBlobSources(database);
+	const cache: CacheManager = stack.use(
 		await openCache({
 			root: join(root, "cache"),
 			database,
@@ -154,6 +158,9 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 			pool,
 			warn: options.warn,
 			keptBlobs: () => blobsOfImages(images, content, signal),
+			otherFiles: () => otherFiles(root),
+			blobRemoved: (digest) => blobSources.forget(digest),
+			afterPrune: () => afterPrune(cache, { keys, database }),
 		}),
 	);
 	const registry = stack.use(
@@ -165,7 +172,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 				: { maxConcurrency: options.maxRegistryConcurrency }),
 		}),
 	);
-	const imageAccess = { registry, content, images, sources: createBlobSources(database) };
+	const imageAccess = { registry, content, images, sources: blobSources };
 	const networks = stack.use(
 		createNetworks(options.network ?? { mode: "auto" }, {
 			searchPath: options.env["PATH"] ?? "",
@@ -209,7 +216,6 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 	};
 	mkdirSync(services.mountRoot, { recursive: true, mode: 0o700 });
 	const results = createResultStore(cache);
-	const keys = createDatabaseKeyStore(database);
 	const cacheMounts = createCacheMounts(cache);
 	const workerIdentity = openWorkerIdentity(root, {
 		snapshotter: snapshotter.name,
