@@ -1,3 +1,5 @@
+import { builderVersion } from "../daemon/builder-version.ts";
+import { defaultConfigFile } from "../daemon/config.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { parseGoDuration } from "../oci/go-duration.ts";
 import { builderIdentity, builderPlace, fileSystemView } from "./builder-place.ts";
@@ -14,59 +16,81 @@ const flagSpecs: readonly FlagSpec[] = [
 
 /** How long a builder stays when nothing is to be done, unless `--idle-exit` says otherwise. */
 const defaultIdleExit = "10m";
+const drainMs = 60_000;
 
 /**
- * The builder that `slipway` starts for itself: it runs the commands of later calls with an engine that is warm, and ends when it was
- * idle for a while, on SIGTERM, when `slipway stop` asks for it, and
- * when a client has another version or other settings.
+ * The builder that `slipway` starts for itself: it runs the commands of later calls with an engine that is warm, serves BuildKit's API
+ * beside them, and ends when it was idle for a while, on SIGTERM, when `slipway stop` asks for it, and when a client has
+ * another version or other settings.
  */
 export async function backgroundCommand(argv: readonly string[], terminal: Terminal): Promise<number> {
 	const flags = parseFlags(argv, flagSpecs);
-	const options = engineOptions(flags, terminal);
-	const idleExitMs = parseGoDuration(flags.string("idle-exit") ?? defaultIdleExit) / 1e6;
-	// Before the engine goes to its own mount namespace.
-	const view = fileSystemView();
-	await using engine = await terminal.openEngine(options);
-	const place = builderPlace(engine.root, terminal.env);
-	if (place === undefined) {
+	const { root, snapshotter, runtime } = engineOptions(flags, terminal);
+	const { env } = terminal;
+	const place = root === undefined ? undefined : builderPlace(root, env);
+	if (root === undefined || place === undefined) {
 		throw new SlipwayError(
 			"permission-denied",
-			"there is no runtime directory that only this user can write to",
+			"the background builder needs a state directory and a runtime directory that only this user can write to",
 		);
 	}
+	// Before the engine goes to its own mount namespace.
+	const view = fileSystemView();
+	const { startDaemon } = await import("../daemon/daemon.ts");
+	const { mergeConfig } = await import("../daemon/merge-config.ts");
+	const { loadConfigFile } = await import("../daemon/config-file.ts");
+	const { createLogger } = await import("../daemon/logger.ts");
+	const config = mergeConfig(
+		loadConfigFile(defaultConfigFile),
+		{
+			addresses: [`unix://${place.apiSocket}`],
+			snapshotter,
+			allowPlainTcp: false,
+			entitlements: ["network.host", "security.insecure", "device"],
+			idleExitMs: parseGoDuration(flags.string("idle-exit") ?? defaultIdleExit) / 1e6,
+			...(runtime === undefined ? {} : { binary: runtime }),
+		},
+		root,
+	);
+	await using daemon = await startDaemon(config, {
+		env,
+		logger: createLogger(config.log, (line) => terminal.stderr.write(line)),
+		version: builderVersion,
+		drainMs,
+	});
 	const { serveCommands } = await import("./command-server.ts");
 	const { runCommand } = await import("./run-command.ts");
-	const end = Promise.withResolvers<void>();
-	let timer: NodeJS.Timeout | undefined;
+	let busy: Disposable | undefined;
 	let retired = false;
 	await using server = await serveCommands({
 		path: place.commandSocket,
 		identity: builderIdentity({
 			program: process.argv[1] ?? "",
-			env: terminal.env,
+			env,
 			engine: argv.filter((arg) => /^--(?:snapshotter|runtime)=/.test(arg)),
 		}),
 		view,
-		engine,
+		engine: { ...daemon.engine, build: daemon.api.build },
 		run: runCommand,
+		onBusy() {
+			busy ??= daemon.hold();
+		},
 		onIdle() {
+			busy?.[Symbol.dispose]();
+			busy = undefined;
 			if (retired) {
-				end.resolve();
-			} else {
-				timer = setTimeout(end.resolve, idleExitMs);
+				daemon.stop();
 			}
 		},
-		onBusy: () => clearTimeout(timer),
 		onRetire() {
 			retired = true;
 			if (server.running === 0) {
-				end.resolve();
+				daemon.stop();
 			}
 		},
 	});
-	terminal.interrupted.addEventListener("abort", () => end.resolve());
+	terminal.interrupted.addEventListener("abort", () => daemon.stop());
 	terminal.stdout.write("listening\n");
-	await end.promise;
-	clearTimeout(timer);
+	await daemon.stopped;
 	return 0;
 }

@@ -3,6 +3,7 @@ import { hostname } from "node:os";
 import { resolve } from "node:path";
 import type { Entitlement, ExporterRequest } from "../control/control.ts";
 import { entitlements } from "../control/control.ts";
+import { parseEntitlement } from "../control/entitlements.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { parsePlatform } from "../oci/platform.ts";
 import { formatReference, parseReference, withDefaultTag } from "../oci/reference.ts";
@@ -190,14 +191,15 @@ const noOutputs: OutputPlan = { exporters: [], outputs: [] };
 function grantedEntitlements(flags: ParsedFlags): readonly Entitlement[] {
 	const asked = flags.list("allow").filter((text) => text !== deleteEntitlement);
 	const granted = asked.map((text): Entitlement => {
-		const known = entitlements.find((each) => each === text);
-		if (known === undefined) {
+		try {
+			return parseEntitlement(text);
+		} catch (error) {
 			throw new SlipwayError(
 				"invalid-argument",
 				`invalid entitlement: ${text}; one of ${entitlements.join(", ")}`,
+				{ cause: error },
 			);
 		}
-		return known;
 	});
 	return flags.string("network") === "host" && !granted.includes("network.host")
 		? [...granted, "network.host"]

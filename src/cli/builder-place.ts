@@ -1,7 +1,7 @@
 import { lstatSync, mkdirSync, readlinkSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { defaultRoot } from "../daemon/default-root.ts";
-import { version } from "./version.ts";
+import { version } from "../daemon/version.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
 

@@ -1,3 +1,4 @@
+import { builderVersion } from "../daemon/builder-version.ts";
 import { defaultConfigFile } from "../daemon/config.ts";
 import { loadConfigFile } from "../daemon/config-file.ts";
 import { startDaemon } from "../daemon/daemon.ts";
@@ -7,7 +8,6 @@ import { createLogger } from "../daemon/logger.ts";
 import { type ConfigFlags, mergeConfig } from "../daemon/merge-config.ts";
 import { SlipwayError, wrap } from "../errors/errors.ts";
 import { parseGoDuration } from "../oci/go-duration.ts";
-import { builderVersion } from "./builder-version.ts";
 import { daemonFlags } from "./daemon-flags.ts";
 import { helpLines, type ParsedFlags, parseBool, parseFlags } from "./flags.ts";
 import type { Terminal } from "./terminal.ts";
@@ -40,6 +40,9 @@ export async function daemonCommand(argv: readonly string[], terminal: Terminal)
 	const file = loadConfigFile(flags.string("config") ?? defaultConfigFile);
 	const root = env["SLIPWAY_ROOT"] || defaultRoot(env, process.getuid?.() ?? 0);
 	const config = mergeConfig(file, readFlags(flags, env), root);
+	if (config.grpc.addresses.length === 0) {
+		throw new SlipwayError("invalid-argument", "--addr cannot be empty");
+	}
 	const logger = createLogger(config.log, (line) => terminal.stderr.write(line));
 	for (const warning of file.warnings) {
 		logger.log("warning", warning);

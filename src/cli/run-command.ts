@@ -1,7 +1,7 @@
+import { version } from "../daemon/version.ts";
 import { findDetail, hasCode, toError } from "../errors/errors.ts";
 import { buildCommand } from "./build-command.ts";
 import type { Terminal } from "./terminal.ts";
-import { version } from "./version.ts";
 
 const usage = `Usage: slipway COMMAND
 

@@ -5,7 +5,7 @@ import { createBuilds } from "./service-builds.ts";
 import { contentMethods } from "./service-content.ts";
 import { listenHistory, updateHistory } from "./service-history.ts";
 import { createSessionRegistry } from "./service-sessions.ts";
-import { solve } from "./service-solve.ts";
+import { buildHere, solve } from "./service-solve.ts";
 import { streamStatus } from "./service-status.ts";
 import { diskUsage, prune } from "./service-usage.ts";
 import { builderInfo, listWorkers } from "./service-workers.ts";
@@ -35,6 +35,7 @@ export function createControlService(options: ControlServiceOptions): ControlSer
 			}),
 			...contentMethods([history.blobs, options.content]),
 		],
+		build: (request, buildOptions) => buildHere(services, request, buildOptions),
 		get running() {
 			return builds.running;
 		},

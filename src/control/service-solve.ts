@@ -8,9 +8,9 @@ import {
 import type { ServerCall } from "../api/grpc.ts";
 import { timestampOf } from "../api/timestamps.ts";
 import { canceled, type SlipwayError, toError } from "../errors/errors.ts";
-import { progressTime } from "../progress/progress.ts";
+import { type ProgressEvent, progressTime } from "../progress/progress.ts";
 import type { Session } from "../session/session.ts";
-import type { BuildRequest, BuildResponse } from "./control.ts";
+import type { BuildOptions, BuildRequest, BuildResponse } from "./control.ts";
 import type { ControlServiceOptions } from "./service.ts";
 import type { Builds, OpenBuild } from "./service-builds.ts";
 import { noSession } from "./service-no-session.ts";
@@ -31,10 +31,35 @@ export async function solve(
 	const order = readSolveRequest(message);
 	using build = services.builds.open(order.request.ref, { store: services.history.blobs });
 	try {
-		const response = order.internal
-			? await run(services, order, { build, call })
-			: await runRecorded(services, order, { build, call });
+		const run = (): Promise<BuildResponse> => runForClient(services, order, { build, call });
+		const response = order.internal ? await run() : await recorded(services, order.request, build, run);
 		return { ExporterResponse: new Map(Object.entries(response.exporterResponse)) };
+	} finally {
+		services.onBuildEnd();
+	}
+}
+
+/** A build whose client is in this process: shown and kept as those of others are. */
+export async function buildHere(
+	services: SolveServices,
+	request: BuildRequest,
+	{ progress, signal, ...options }: BuildOptions,
+): Promise<BuildResponse> {
+	using build = services.builds.open(request.ref, { store: services.history.blobs });
+	const both = {
+		write(event: ProgressEvent): void {
+			progress.write(event);
+			build.log.write(event);
+		},
+	};
+	try {
+		return await recorded(services, request, build, () =>
+			services.controller.build(request, {
+				...options,
+				progress: both,
+				signal: AbortSignal.any([signal, build.signal]),
+			}),
+		);
 	} finally {
 		services.onBuildEnd();
 	}
@@ -45,16 +70,17 @@ interface SolveCall {
 	readonly call: ServerCall;
 }
 
-async function runRecorded(
+async function recorded(
 	services: SolveServices,
-	order: SolveOrder,
-	{ build, call }: SolveCall,
+	request: BuildRequest,
+	build: OpenBuild,
+	run: () => Promise<BuildResponse>,
 ): Promise<BuildResponse> {
-	const active = services.history.start(recordOf(order.request));
+	const active = services.history.start(recordOf(request));
 	let response: BuildResponse | undefined;
 	let error: SlipwayError | undefined;
 	try {
-		response = await run(services, order, { build, call });
+		response = await run();
 		return response;
 	} catch (thrown) {
 		error = toError(thrown);
@@ -71,7 +97,7 @@ async function runRecorded(
 	}
 }
 
-async function run(
+async function runForClient(
 	services: SolveServices,
 	{ request, sessionId }: SolveOrder,
 	{ build, call }: SolveCall,

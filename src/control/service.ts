@@ -14,6 +14,8 @@ import type { History } from "./history.ts";
  */
 export interface ControlService extends AsyncDisposable {
 	readonly methods: readonly ServedMethod[];
+	/** A build whose client is in this process. */
+	readonly build: Controller["build"];
 	/** Builds that run. */
 	readonly running: number;
 	/** Called whenever a build begins or ends. */

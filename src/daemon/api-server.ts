@@ -5,6 +5,7 @@ import type { CallRecord } from "../api/grpc.ts";
 import { serveGrpc } from "../api/grpc-server.ts";
 import { createHealth } from "../api/health.ts";
 import { reflectionMethods } from "../api/reflection.ts";
+import type { Controller } from "../control/control.ts";
 import { openHistory } from "../control/history-queue.ts";
 import type { BuilderVersion, GcRule } from "../control/service.ts";
 import { createControlService } from "../control/service-methods.ts";
@@ -29,6 +30,10 @@ export interface ServeApiOptions {
 
 /** BuildKit's API over an engine. Disposing it ends what runs at once; the engine stays. */
 export interface ApiServer extends AsyncDisposable {
+	/** A build whose client is in this process: shown and kept as those of others are. */
+	readonly build: Controller["build"];
+	/** Serves a client on a connection that did not come from a listener; resolves when it is closed. */
+	accept(connection: Duplex): Promise<void>;
 	/** Where it listens. */
 	readonly addresses: readonly string[];
 	/** Builds that run. */
@@ -118,6 +123,8 @@ export async function serveApi(engine: Engine, options: ServeApiOptions): Promis
 	collector.request();
 	const held = stack.move();
 	return {
+		build: service.build,
+		accept,
 		addresses: listeners.map(({ address }) => address),
 		get running() {
 			return service.running;

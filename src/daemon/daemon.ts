@@ -17,6 +17,8 @@ export interface DaemonOptions {
 export interface Daemon extends AsyncDisposable {
 	readonly engine: Engine;
 	readonly api: ApiServer;
+	/** Until it is disposed the daemon is not idle. */
+	hold(): Disposable;
 	/** Resolves when `stop` has done its work, or there was nothing to do for as long as the configuration says. */
 	readonly stopped: Promise<void>;
 	/** Lets running builds end, for a while; called again it ends them at once. */
@@ -32,9 +34,11 @@ export async function startDaemon(config: DaemonConfig, options: DaemonOptions):
 	const hurry = new AbortController();
 	let stopping = false;
 	let idleTimer: NodeJS.Timeout | undefined;
+	let held = 0;
 	const watchIdle = (): void => {
 		clearTimeout(idleTimer);
-		if (config.idleExitMs !== undefined && !stopping && api.running === 0 && api.connections === 0) {
+		const isIdle = held === 0 && api.running === 0 && api.connections === 0;
+		if (config.idleExitMs !== undefined && !stopping && isIdle) {
 			idleTimer = setTimeout(stop, config.idleExitMs);
 		}
 	};
@@ -67,15 +71,25 @@ export async function startDaemon(config: DaemonConfig, options: DaemonOptions):
 		logger.log("info", `running server on ${address}`);
 	}
 	notify(env, "READY=1");
-	const held = stack.move();
+	const owned = stack.move();
 	return {
 		engine,
 		api,
 		stopped: stopped.promise,
 		stop,
+		hold() {
+			held++;
+			watchIdle();
+			return {
+				[Symbol.dispose]() {
+					held--;
+					watchIdle();
+				},
+			};
+		},
 		async [Symbol.asyncDispose]() {
 			clearTimeout(idleTimer);
-			await held.disposeAsync();
+			await owned.disposeAsync();
 		},
 	};
 }

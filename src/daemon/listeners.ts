@@ -21,13 +21,10 @@ export interface Listener extends AsyncDisposable {
 }
 
 /**
- * Listens at every address, or at none: `unix://<path>`, `tcp://<host>:<port>`, `fd://` for the sockets that systemd opened.
+ * Listens at every address, or, if one cannot be had, at none: `unix://<path>`, `tcp://<host>:<port>`, `fd://` for the sockets that systemd opened.
  * Throws what is wrong with an address, naming it.
  */
 export async function listen(config: GrpcConfig, options: ListenOptionsOf): Promise<readonly Listener[]> {
-	if (config.addresses.length === 0) {
-		throw new SlipwayError("invalid-argument", "--addr cannot be empty");
-	}
 	const tls = config.tls === undefined ? undefined : serverTls(config.tls);
 	await using opened = new AsyncDisposableStack();
 	const listeners: Listener[] = [];

@@ -2,7 +2,12 @@ import { duplexPair } from "node:stream";
 import type { Client } from "../client/client.ts";
 import { clientOn } from "../client/connect.ts";
 import { type Entitlement, entitlements } from "../control/control.ts";
-import { openEngine } from "../daemon/engine.ts";
+import { builderVersion } from "../daemon/builder-version.ts";
+import { parseConfig } from "../daemon/config-file.ts";
+import { startDaemon } from "../daemon/daemon.ts";
+import { defaultRoot } from "../daemon/default-root.ts";
+import { mergeConfig } from "../daemon/merge-config.ts";
+import { SlipwayError } from "../errors/errors.ts";
 import { createLocalSession } from "../session/local-session.ts";
 import type { CreateEngineOptions, Solve } from "./index.ts";
 
@@ -12,6 +17,56 @@ export async function embedEngine(options: CreateEngineOptions): Promise<{
 	readonly solve: Solve;
 	readonly close: () => Promise<void>;
 }> {
-	throw new Error(`${duplexPair} ${clientOn} ${entitlements} ${openEngine} ${createLocalSession} ${options}`);
+	const root = options.root ?? defaultRoot(process.env, process.getuid?.() ?? 0);
+	const config = mergeConfig(
+		parseConfig("", ""),
+		{
+			root,
+			addresses: [],
+			allowPlainTcp: false,
+			entitlements,
+			...(options.snapshotter === undefined ? {} : { snapshotter: options.snapshotter }),
+			...(options.runtime === undefined ? {} : { binary: options.runtime }),
+		},
+		root,
+	);
+	const onWarning = options.onWarning ?? ((message) => void process.stderr.write(`WARNING: ${message}\n`));
+	await using stack = new AsyncDisposableStack();
+	const daemon = stack.use(
+		await startDaemon(config, {
+			env: process.env,
+			logger: {
+				isEnabled: (level) => level === "warning",
+				log: (level, message) => void (level === "warning" && onWarning(message)),
+			},
+			version: builderVersion,
+			drainMs: 0,
+		}),
+	);
+	const [near, far] = duplexPair();
+	void daemon.api.accept(far);
+	const client = stack.use(clientOn(near));
+	const held = stack.move();
+	return {
+		client,
+		solve: async (request, { lends, progress, signal }) => {
+			await using session = createLocalSession(lends);
+			return await daemon.api.build(
+				{ ...request, entitlements: request.entitlements.map(entitlement) },
+				{ session, progress, signal },
+			);
+		},
+		close: () => held.disposeAsync(),
+	};
 }
-export type { Entitlement };
+
+function entitlement(name: string): Entitlement {
+	const known = entitlements.find((each) => each === name);
+	if (known === undefined) {
+		throw new SlipwayError(
+			"invalid-argument",
+			`invalid entitlement: ${name}; one of ${entitlements.join(", ")}`,
+		);
+	}
+	return known;
+}

@@ -1,9 +1,9 @@
 import type { Client } from "../../client/client.ts";
 import type { DialOptions, TlsFiles } from "../../client/dial.ts";
+import { version } from "../../daemon/version.ts";
 import { findDetail, hasCode, SlipwayError, toError } from "../../errors/errors.ts";
 import { type FlagSpec, helpLines, type ParsedFlags, parseFlags } from "../flags.ts";
 import type { Terminal } from "../terminal.ts";
-import { version } from "../version.ts";
 import { debugFlags } from "./debug.ts";
 import { diskUsageFlags, pruneFlags } from "./disk.ts";
 
