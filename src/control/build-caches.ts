@@ -1,5 +1,7 @@
 import type { ImmutableRef, LayerBlob } from "../cache/cache.ts";
 import { toError } from "../errors/errors.ts";
+import { sha256 } from "../oci/digest.ts";
+import type { ProgressSink } from "../progress/progress.ts";
 import type { ImportedSource } from "../remotecache/imported-source.ts";
 import { nameOf, type RemoteCaches } from "../remotecache/remote-caches.ts";
 import type { CacheOptions } from "../remotecache/remotecache.ts";
@@ -14,8 +16,6 @@ export interface BuildCaches {
 	 * out: a build does not depend on caches.
 	 */
 	sources(entries: readonly CacheOptions[]): Promise<readonly ImportedSource[]>;
-	/** True if results that came from an import could not be had: a new attempt finds the others only. */
-	dropLost(): boolean;
 	/** What exporters of images ask for; undefined unless the image shall carry its cache. */
 	inlineFor(
 		keysOf: (ref: ImmutableRef) => readonly CacheKey[] | undefined,
@@ -30,16 +30,42 @@ export interface BuildCaches {
 	export(results: readonly (readonly CacheKey[])[]): Promise<Readonly<Record<string, string>>>;
 }
 
+/** What was imported for a build, for all attempts at it. */
+export interface BuildImports {
+	readonly byName: Map<string, Promise<ImportedSource | undefined>>;
+	readonly all: ImportedSource[];
+	/** True, with a warning, if the error may come from results of an import that could not be had: a new attempt does not find those. */
+	dropLost(error: unknown, progress: ProgressSink): boolean;
+}
+
+export function createBuildImports(): BuildImports {
+	const all: ImportedSource[] = [];
+	return {
+		byName: new Map(),
+		all,
+		dropLost: (error, progress) => {
+			const isDropped = all.map((source) => source.dropLost(error)).includes(true);
+			if (isDropped) {
+				const short = `an imported cache is damaged, what it was used for is built again: ${toError(error).message}`;
+				progress.write({
+					kind: "warning",
+					warning: { vertex: sha256("imported caches"), level: 1, short, detail: [] },
+				});
+			}
+			return isDropped;
+		},
+	};
+}
+
 /** Throws `invalid-argument` for caches that can't be what is asked for. Begins to read those that are imported. */
 export function openBuildCaches(
 	caches: RemoteCaches,
 	job: Job<Output>,
 	request: { readonly cacheExports: readonly CacheOptions[]; readonly cacheImports: readonly CacheOptions[] },
 	{ session, signal }: Pick<BuildOptions, "session" | "signal">,
+	{ byName: imports, all: imported }: BuildImports,
 ): BuildCaches {
 	const exports = caches.exports(request.cacheExports, session);
-	const imports = new Map<string, Promise<ImportedSource | undefined>>();
-	const imported: ImportedSource[] = [];
 
 	async function read(entry: CacheOptions): Promise<ImportedSource | undefined> {
 		const shown = nameOf(entry);
@@ -77,7 +103,6 @@ export function openBuildCaches(
 			const all = await Promise.all(entries.map(importOf));
 			return all.filter((source) => source !== undefined);
 		},
-		dropLost: () => imported.map((source) => source.dropLost()).includes(true),
 		inlineFor: (keysOf) =>
 			exports.inline
 				? async (ref, layers, context) => {

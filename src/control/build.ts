@@ -3,9 +3,10 @@ import { canceled, SlipwayError } from "../errors/errors.ts";
 import type { BuildResult, ExportContext, Exporter } from "../exporter/exporter.ts";
 import type { FrontendRef, FrontendResult } from "../frontend/frontend.ts";
 import type { CacheKey, Job } from "../solver/solver.ts";
+import { stepLimitsOf } from "../worker/step-limits.ts";
 import type { JobClient, Output } from "../worker/worker.ts";
 import { createBridge, type JobBridge } from "./bridge.ts";
-import { openBuildCaches } from "./build-caches.ts";
+import { type BuildImports, createBuildImports, openBuildCaches } from "./build-caches.ts";
 import type {
 	BuildOptions,
 	BuildRequest,
@@ -15,32 +16,54 @@ import type {
 	Entitlement,
 	ExporterRequest,
 } from "./control.ts";
+import { entitlementName } from "./entitlements.ts";
 import { createFailedSteps } from "./failed-steps.ts";
 
 export function createController(services: ControllerServices): Controller {
 	return { build: (request, options) => build(services, request, options) };
 }
 
+/** A layer of an imported cache that could not be had is no reason to fail: what it was taken for is built instead. */
 async function build(
 	services: ControllerServices,
 	request: BuildRequest,
 	options: BuildOptions,
+): Promise<BuildResponse> {
+	const imports = createBuildImports();
+	for (;;) {
+		try {
+			return await attempt(services, request, options, imports);
+		} catch (error) {
+			if (options.signal.aborted || isGateway(request) || !imports.dropLost(error, options.progress)) {
+				throw error;
+			}
+		}
+	}
+}
+
+async function attempt(
+	services: ControllerServices,
+	request: BuildRequest,
+	options: BuildOptions,
+	imports: BuildImports,
 ): Promise<BuildResponse> {
 	const exporters = request.exporters.map(({ type, attrs }) =>
 		exporterOf(services, { type, attrs: withEpoch(attrs, request.frontendOptions) }),
 	);
 	const allowed = grantedEntitlements(services, request);
 	await using failedSteps = createFailedSteps();
-	const isGateway = isEmpty(request.frontend) && request.definition === undefined;
+	const limits = stepLimitsOf(request.frontendOptions);
 	const client: JobClient = {
 		session: options.session,
+		...(limits === undefined ? {} : { limits }),
 		// Others show the error and are gone.
-		...(isGateway ? { keepFailed: (state) => failedSteps.keep(state) } : {}),
+		...(isGateway(request) ? { keepFailed: (state) => failedSteps.keep(state) } : {}),
 	};
 	await using job = services.solver.openJob({ id: request.ref, progress: options.progress, client });
 	const { sourcePolicies = [], cacheImports = [], cacheExports = [] } = request;
 	const caches =
-		services.caches && openBuildCaches(services.caches, job, { cacheImports, cacheExports }, options);
+		services.caches &&
+		openBuildCaches(services.caches, job, { cacheImports, cacheExports }, options, imports);
 	await using bridge = createBridge(job, services, {
 		...options,
 		allowed,
@@ -48,7 +71,7 @@ async function build(
 		failedSteps,
 		caches,
 	});
-	const made = isGateway
+	const made = isGateway(request)
 		? await clientResult(services, request, { bridge, options })
 		: await requestedResult(request, { bridge, signal: options.signal });
 	const result = await computeResult(made, bridge, options.signal);
@@ -69,6 +92,11 @@ async function build(
 		}
 	}
 	return { exporterResponse, metadata: made.metadata };
+}
+
+/** The client is the frontend. */
+function isGateway({ frontend, definition }: BuildRequest): boolean {
+	return isEmpty(frontend) && definition === undefined;
 }
 
 function isEmpty(text: string | undefined): boolean {
@@ -97,11 +125,14 @@ function withEpoch(
 
 /** What the client asks for and the operator allows; asking for more is an error of its own. */
 function grantedEntitlements(services: ControllerServices, request: BuildRequest): ReadonlySet<Entitlement> {
-	const refused = request.entitlements.find((each) => !services.allowedEntitlements.includes(each));
+	const refused = request.entitlements.find((each) => {
+		const name = entitlementName(each);
+		return name === undefined || !services.allowedEntitlements.includes(name);
+	});
 	if (refused !== undefined) {
 		throw new SlipwayError(
 			"permission-denied",
-			`granting entitlement ${refused} is not allowed by build daemon configuration`,
+			`granting entitlement ${entitlementName(refused) ?? refused} is not allowed by build daemon configuration`,
 		);
 	}
 	return new Set(request.entitlements);

@@ -1,7 +1,7 @@
 import { hash } from "node:crypto";
 import type { CacheManager, ImmutableRef } from "../cache/cache.ts";
 import type { ContentProvider } from "../content/content.ts";
-import { SlipwayError } from "../errors/errors.ts";
+import { hasCode, SlipwayError } from "../errors/errors.ts";
 import type { Digest } from "../oci/digest.ts";
 import { rootKeyId } from "../solver/key.ts";
 import type { CacheSource, KeyLink, KeyReader, ResultRecord } from "../solver/solver.ts";
@@ -121,8 +121,11 @@ function invalid(reason: string): SlipwayError {
 export const digestHasOutput = -2;
 
 export interface ImportedSource extends CacheSource<ImmutableRef | undefined> {
-	/** Results whose blobs could not be had are no longer found. True if there were any since the last call. */
-	dropLost(): boolean;
+	/**
+	 * After an error: results whose blobs could not be had are no longer found, and if bytes were not what they should be, all
+	 * whose blobs were read. True if there are any that were found before.
+	 */
+	dropLost(error: unknown): boolean;
 }
 
 export interface ImportedSourceOptions {
@@ -170,6 +173,14 @@ export function createImportedSource(chains: CacheChains, options: ImportedSourc
 	return {
 		keys,
 		results: {
+			begins: (record, other) => {
+				const below = results.get(record.id)?.layers ?? [];
+				const above = results.get(other.id)?.layers ?? [];
+				return (
+					below.length > 0 &&
+					below.every(({ descriptor }, index) => descriptor.digest === above[index]?.descriptor.digest)
+				);
+			},
 			exists: async ({ id }) => results.has(id) && !lost.has(id),
 			load: async ({ id }, { signal }) => {
 				const result = lost.has(id) ? undefined : results.get(id);
@@ -194,10 +205,11 @@ export function createImportedSource(chains: CacheChains, options: ImportedSourc
 				return { result: ref };
 			},
 		},
-		dropLost: () => {
+		dropLost: (error) => {
 			const before = lost.size;
+			const suspects = hasCode(error, "data-loss") ? read.begun : read.lost;
 			for (const [id, { layers }] of results) {
-				if (layers.some(({ descriptor }) => read.lost.has(descriptor.digest))) {
+				if (layers.some(({ descriptor }) => suspects.has(descriptor.digest))) {
 					lost.add(id);
 				}
 			}
@@ -208,17 +220,21 @@ export function createImportedSource(chains: CacheChains, options: ImportedSourc
 
 /** Blobs by digest, each from where it is; notes which could not be had. */
 function trackedReads(onLost: ImportedSourceOptions["onLost"]): {
+	readonly begun: ReadonlySet<Digest>;
 	readonly lost: ReadonlySet<Digest>;
 	readonly provider: (layers: readonly CacheBlob[]) => ContentProvider;
 } {
+	const begun = new Set<Digest>();
 	const lost = new Set<Digest>();
 	return {
+		begun,
 		lost,
 		provider: (layers) => {
 			const blobs = new Map(layers.map((layer) => [layer.descriptor.digest, layer]));
 			return {
 				read: async function* (descriptor, options) {
 					const blob = blobs.get(descriptor.digest);
+					begun.add(descriptor.digest);
 					try {
 						if (blob === undefined) {
 							throw new SlipwayError("not-found", `blob ${descriptor.digest}: not found`);

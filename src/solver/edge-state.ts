@@ -3,7 +3,7 @@ import { SharedQuestion } from "../async/shared-question.ts";
 import { canceled, SlipwayError, toError } from "../errors/errors.ts";
 import { progressTime } from "../progress/progress.ts";
 import { Execution } from "./execution.ts";
-import { Key, storeKey } from "./key.ts";
+import { alternativesOf, Key, storeKey } from "./key.ts";
 import type { CacheSource, LoadedResult, ResultRecord } from "./solver.ts";
 import type { VertexState } from "./vertex-state.ts";
 
@@ -290,8 +290,53 @@ export class EdgeState<R> {
 			keys: [...keys, ...this.keys.filter((key) => !candidate.places.has(key))],
 		};
 		await this.#keep(outcome, source === this.vertex.graph.local ? record : undefined, scope);
+		await this.#keepBeginnings(candidate, keys, scope);
 		this.vertex.reportCached(started);
 		return outcome;
+	}
+
+	/** What an imported result was built on, as far as it came along with it. */
+	async #keepBeginnings({ source, record }: Candidate<R>, keys: readonly Key[], scope: Scope): Promise<void> {
+		const { begins } = source.results;
+		if (begins === undefined) {
+			return;
+		}
+		const { store } = this.vertex.graph;
+		const below = new Set(keys);
+		for (const key of below) {
+			for (const input of key.alternatives) {
+				for (const { key: from } of alternativesOf(input)) {
+					below.add(from);
+				}
+			}
+			const found = keys.includes(key)
+				? undefined
+				: key
+						.ids(source.keys)
+						.flatMap((id) => source.keys.results(id))
+						.find((each) => begins(each, record));
+			if (found === undefined || key.ids(store).some((id) => store.results(id).length > 0)) {
+				continue;
+			}
+			const loaded = await source.results.load(found, { signal: scope.signal });
+			if (loaded !== undefined) {
+				await this.#keepUnder(key, loaded.result, scope);
+			}
+		}
+	}
+
+	async #keepUnder(key: Key, result: R, scope: Scope): Promise<void> {
+		const { store, results, handling } = this.vertex.graph;
+		try {
+			await this.vertex.guard(scope, "failed to save the result", async () => {
+				const kept = await results.save(result);
+				for (const id of storeKey(key, store)) {
+					store.addResult(id, kept);
+				}
+			});
+		} finally {
+			await handling.release(result);
+		}
 	}
 
 	async #execute(scope: Scope): Promise<Outcome<R>> {

@@ -185,6 +185,11 @@ export interface ResultLoader<R> {
 	load(record: ResultRecord, options: { readonly signal: AbortSignal }): Promise<LoadedResult<R> | undefined>;
 	/** False when `load` is known to fail; cheap. */
 	exists(record: ResultRecord): Promise<boolean>;
+	/**
+	 * Optional ability of an imported cache: true if the result is a beginning of the other one, so that who has that one has it too. Then
+	 * it is kept with it, for builds that do not have the import.
+	 */
+	begins?(record: ResultRecord, other: ResultRecord): boolean;
 }
 
 /** Tells a result that is undefined from none. */
