@@ -59,7 +59,7 @@ test("a build sees the client's directory, input, output, environment and descri
 		env: { ...env, HOME: bench.dir, FROM_ENV: "given" },
 		encoding: "utf8",
 	});
-	assert.equal(run.stdout, "given 4\nx", run.stderr);
+	assert.equal(run.stdout, "xgiven 4\n", run.stderr);
 });
 
 test("a failing build gives the same error and exit code as in one process", async () => {

@@ -161,7 +161,8 @@ function logCall(logger: Logger, { path, error, startedMs, endedMs }: CallRecord
 /** Sooner if the signal is aborted. */
 function after(ms: number, signal: AbortSignal): Promise<void> {
 	return new Promise((resolve) => {
-		const timer = setTimeout(done, ms);
+		// What it is raced with may end long before: the process need not wait for it then.
+		const timer = setTimeout(done, ms).unref();
 		function done(): void {
 			clearTimeout(timer);
 			signal.removeEventListener("abort", done);
