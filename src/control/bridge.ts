@@ -86,7 +86,11 @@ export function createBridge(
 				definition.ops.length === 0
 					? undefined
 					: {
-							edge: await loadGraph(definition, { allowed, judge: judgeWith(sourcePolicies, now) }),
+							edge: await loadGraph(definition, {
+								allowed,
+								devices: services.worker.devices,
+								judge: judgeWith(sourcePolicies, now),
+							}),
 							sources: (await options.caches?.sources(cacheImports)) ?? [],
 						},
 			);

@@ -54,9 +54,15 @@ export interface ExporterRequest {
 }
 
 /** What a step may only do when both the client and the builder allow it. */
-export type Entitlement = "network.host" | "security.insecure" | "device";
+export type Entitlement = EntitlementName | DeviceEntitlement;
 
-export const entitlements: readonly Entitlement[] = ["network.host", "security.insecure", "device"];
+/** What the operator of a builder allows; `device` is any of the machine's devices. */
+export type EntitlementName = "network.host" | "security.insecure" | "device";
+
+/** `device=name[,alias=other]`: a client names single devices, see `parseEntitlement`. */
+export type DeviceEntitlement = `device=${string}`;
+
+export const entitlements: readonly EntitlementName[] = ["network.host", "security.insecure", "device"];
 
 export interface BuildOptions {
 	readonly session: Session;
@@ -94,7 +100,7 @@ export interface ControllerServices {
 	readonly solver: Solver<Output>;
 	readonly worker: Pick<
 		WorkerServices,
-		"mountRoot" | "beforeMounts" | "platforms" | "searchPath" | "sources"
+		"mountRoot" | "beforeMounts" | "platforms" | "searchPath" | "sources" | "devices"
 	>;
 	readonly workerIdentity: WorkerIdentity;
 	readonly resolver: ImageResolver;

@@ -3,8 +3,8 @@ import { SlipwayError } from "../errors/errors.ts";
 import { fromPolicyMessage } from "../frontend/gateway/policy-message.ts";
 import { fromDefinitionMessage } from "../llb/definition-message.ts";
 import type { Definition } from "../llb/llb.ts";
-import { csvFields } from "../session/csv-fields.ts";
-import { type BuildRequest, type Entitlement, entitlements } from "./control.ts";
+import type { BuildRequest } from "./control.ts";
+import { parseEntitlement } from "./entitlements.ts";
 
 /** What a client asked for, in the terms of this builder. */
 export interface SolveOrder {
@@ -45,7 +45,7 @@ export function readSolveRequest(message: messages.SolveRequest): SolveOrder {
 		),
 		definition: readDefinition(message),
 		exporters: readExporters(message),
-		entitlements: message.Entitlements.map(readEntitlement),
+		entitlements: message.Entitlements.map(parseEntitlement),
 		cacheExports: readCacheExports(message.Cache),
 		cacheImports: readCacheImports(message.Cache),
 		...(message.SourcePolicy === undefined
@@ -142,27 +142,6 @@ function readCacheImports(cache: messages.CacheOptions | undefined): BuildReques
 		})),
 		...(cache?.ImportRefsDeprecated ?? []).map((ref) => ({ type: "registry", attrs: { ref } })),
 	];
-}
-
-/** `device` may name devices, which the builder's own configuration must allow too. */
-function readEntitlement(text: string): Entitlement {
-	const [name = "", rest] = text.split("=", 2);
-	const known = entitlements.find((each) => each === (name === "device" ? name : text));
-	if (known === undefined) {
-		throw new SlipwayError("unknown", `unknown entitlement ${text}`);
-	}
-	if (known === "device" && rest !== undefined && rest !== "") {
-		for (const field of csvFields(text.slice("device=".length)).slice(1)) {
-			const [key, value] = field.split("=", 2);
-			if (value === undefined) {
-				throw new SlipwayError("unknown", `invalid device config ${JSON.stringify(field)}`);
-			}
-			if (key !== "alias") {
-				throw new SlipwayError("unknown", `unknown device config key ${JSON.stringify(key)}`);
-			}
-		}
-	}
-	return known;
 }
 
 function checkAttestations(attrs: Readonly<Record<string, string>>): void {

@@ -1,20 +1,28 @@
-import { SlipwayError } from "../errors/errors.ts";
+import { SlipwayError, wrap } from "../errors/errors.ts";
 import type { LoadedDefinition, LoadedOp } from "../llb/llb.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { Edge, Vertex } from "../solver/solver.ts";
+import type { DeviceRegistry } from "../worker/cdi-devices.ts";
 import type { VertexPayload } from "../worker/worker.ts";
 import type { Entitlement } from "./control.ts";
+import { grantDevices } from "./entitlements.ts";
+
+/** What a build may use. */
+export interface Grants {
+	readonly allowed: ReadonlySet<Entitlement>;
+	readonly devices: DeviceRegistry;
+}
 
 /** The solver's view of a loaded graph: one vertex per op, the edge of the root. Linear in the number of ops. */
 export function verticesOf(
 	definition: LoadedDefinition,
-	allowed: ReadonlySet<Entitlement>,
+	grants: Grants,
 	loadNested?: VertexPayload["loadNested"],
 ): Edge {
 	const vertices = new Map<Digest, Vertex>();
 	const borrowed = borrowedSources(definition);
-	for (const loaded of definition.ops.values()) {
-		checkEntitlements(loaded, allowed);
+	for (const op of definition.ops.values()) {
+		const loaded = checkEntitlements(op, grants);
 		const source = loaded.sources[0] ?? borrowed.get(loaded.digest);
 		vertices.set(loaded.digest, vertexOf(loaded, { vertices, source, loadNested }));
 	}
@@ -82,10 +90,13 @@ function edgeTo(
 	return { vertex, index: input.index };
 }
 
-function checkEntitlements({ op, sources }: LoadedOp, allowed: ReadonlySet<Entitlement>): void {
+/** The op with the devices that it gets in place of those that it asks for. */
+function checkEntitlements(loaded: LoadedOp, { allowed, devices }: Grants): LoadedOp {
+	const { op, sources } = loaded;
 	if (op.kind !== "exec") {
-		return;
+		return loaded;
 	}
+	const details = sources.slice(0, 1).map((source) => ({ kind: "source", ...source }) as const);
 	const needed: Entitlement[] = [];
 	if (op.network === "host") {
 		needed.push("network.host");
@@ -95,8 +106,14 @@ function checkEntitlements({ op, sources }: LoadedOp, allowed: ReadonlySet<Entit
 	}
 	const refused = needed.find((entitlement) => !allowed.has(entitlement));
 	if (refused !== undefined) {
-		throw new SlipwayError("permission-denied", `${refused} is not allowed`, {
-			details: sources.slice(0, 1).map((source) => ({ kind: "source", ...source })),
-		});
+		throw new SlipwayError("permission-denied", `${refused} is not allowed`, { details });
+	}
+	if (op.devices.length === 0) {
+		return loaded;
+	}
+	try {
+		return { ...loaded, op: { ...op, devices: grantDevices(op.devices, allowed, devices) } };
+	} catch (error) {
+		throw wrap(error, "", { details });
 	}
 }

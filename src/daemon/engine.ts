@@ -51,6 +51,7 @@ import type { Source } from "../source/source.ts";
 import { setPropagation } from "../sys/mount.ts";
 import { unshare } from "../sys/namespace.ts";
 import { createCacheMounts } from "../worker/cache-mounts.ts";
+import { createDeviceRegistry, defaultDeviceDirectories } from "../worker/cdi-devices.ts";
 import { runnablePlatforms } from "../worker/emulation.ts";
 import { mountTree } from "../worker/mounted-tree.ts";
 import { createOpResolver } from "../worker/op-resolver.ts";
@@ -96,6 +97,8 @@ export interface EngineOptions {
 	/** What steps' network is; default `auto`. */
 	readonly network?: NetworkOptions;
 	readonly dns?: DnsOptions;
+	/** Where devices are described, and which of them any build may use; an empty list of directories is no device. */
+	readonly devices?: { readonly directories?: readonly string[]; readonly autoAllowed?: readonly string[] };
 	/** Control group above those of steps that name no parent of their own. */
 	readonly cgroupParent?: string;
 	/** Steps that run at the same time; default no limit. */
@@ -136,7 +139,9 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 	const signal = new AbortController().signal;
 	const beforeMounts = enterOwnMounts();
 	const pool = stack.use(createThreadPool({ beforeStart: beforeMounts }));
-	const archiver = createArchiver(pool);
+	// Threads of a download wait for the network: as many as layers are fetched at a time, none before there is one.
+	const downloads = stack.use(createThreadPool({ size: 6, beforeStart: beforeMounts }));
+	const archiver = createArchiver(pool, { downloads });
 	const content = await openLocalContentStore({ root: join(root, "content"), signal });
 	const images = createImageStore(database);
 	const snapshotter = openSnapshotter({
@@ -213,6 +218,11 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		platforms: platforms(),
 		searchPath: options.env["PATH"] ?? "",
 		logLimits: logLimits(options.env),
+		devices: createDeviceRegistry({
+			directories: options.devices?.directories ?? defaultDeviceDirectories,
+			autoAllowed: options.devices?.autoAllowed ?? [],
+			warn: options.warn,
+		}),
 	};
 	mkdirSync(services.mountRoot, { recursive: true, mode: 0o700 });
 	const results = createResultStore(cache);

@@ -34,6 +34,8 @@ export interface RunOptions {
 	readonly ulimits: readonly { readonly name: string; readonly soft: bigint; readonly hard: bigint }[];
 	readonly cgroupParent?: string;
 	readonly resources?: Resources;
+	/** What devices of the machine need that the process may use. */
+	readonly devices?: readonly DeviceEdits[];
 	readonly platform: Platform;
 	/** Path of a user namespace to run in, one in which ids are those of the machine. */
 	readonly userNamespace?: string;
@@ -74,6 +76,54 @@ export interface RunningProcess {
 	resize(size: { readonly rows: number; readonly columns: number }): void;
 	/** After the end it does nothing. */
 	signal(signal: NodeJS.Signals): void;
+}
+
+/** Changes of a container that give it a device, in the words of the Container Device Interface. */
+export interface DeviceEdits {
+	/** `NAME=value`; takes the place of one of the same name. */
+	readonly env: readonly string[];
+	readonly deviceNodes: readonly DeviceNode[];
+	readonly mounts: readonly DeviceMount[];
+	readonly hooks: readonly DeviceHook[];
+	readonly additionalGids: readonly number[];
+}
+
+/** What is not set is that of the device at `hostPath`; owners are the process's user. */
+export interface DeviceNode {
+	readonly path: string;
+	readonly hostPath: string;
+	readonly type?: "b" | "c" | "u" | "p";
+	readonly major?: number;
+	readonly minor?: number;
+	/** Mode bits. */
+	readonly fileMode?: number;
+	/** Letters of `rwm`. */
+	readonly permissions: string;
+	readonly uid?: number;
+	readonly gid?: number;
+}
+
+export interface DeviceMount {
+	readonly hostPath: string;
+	readonly containerPath: string;
+	/** Empty is a bind mount. */
+	readonly type: string;
+	readonly options: readonly string[];
+}
+
+export interface DeviceHook {
+	readonly name:
+		| "prestart"
+		| "createRuntime"
+		| "createContainer"
+		| "startContainer"
+		| "poststart"
+		| "poststop";
+	readonly path: string;
+	readonly args: readonly string[];
+	readonly env: readonly string[];
+	/** Seconds. */
+	readonly timeout?: number;
 }
 
 export interface RootMount {

@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { SlipwayError } from "../errors/errors.ts";
+import { SlipwayError, toError } from "../errors/errors.ts";
 import { lockFile } from "../sys/lock.ts";
 import { addressBytes, type Route } from "../sys/network.ts";
 import type { FileLock } from "../sys/sys.ts";
@@ -35,6 +35,9 @@ export interface SlotOptions {
 	readonly undo: (changes: SlotChanges, options: { readonly others: boolean }) => void;
 }
 
+/** Builders that do not see our directory, as in a container, may have a part; the kernel refuses it to us then. */
+const maxRefused = 4;
+
 /**
  * Takes the first part that nobody has and no route leads to. What dead builders left is undone on the way. `prepare` changes the
  * machine; no other builder does meanwhile.
@@ -45,6 +48,7 @@ export function takeNetworkSlot(options: SlotOptions, prepare: (slot: NetworkSlo
 	using _all = lockSoon(join(directory, "lock"));
 	sweep(options);
 	const { first, count } = parseSubnet(options.subnet);
+	let refused = 0;
 	for (let index = 0; index < count; index++) {
 		const network = partOf(first, index);
 		if (options.routes.some((route) => overlaps(route, network))) {
@@ -59,7 +63,10 @@ export function takeNetworkSlot(options: SlotOptions, prepare: (slot: NetworkSlo
 			} catch (error) {
 				undoNoted(index, options);
 				lock[Symbol.dispose]();
-				throw error;
+				refused += 1;
+				if (toError(error).code !== "permission-denied" || refused === maxRefused) {
+					throw error;
+				}
 			}
 		}
 	}

@@ -48,7 +48,7 @@ function inside(network: StepNetwork, command: string): string {
 /** This machine's address that others see. */
 function ownAddress(): string {
 	const found = Object.entries(networkInterfaces())
-		.filter(([name]) => !name.startsWith("slipway"))
+		.filter(([name]) => !name.startsWith("sw0"))
 		.flatMap(([, addresses]) => addresses ?? [])
 		.find(({ family, internal }) => family === "IPv4" && !internal);
 	assert.ok(found !== undefined, "needs a network interface");
@@ -90,7 +90,7 @@ function forwarding(): readonly string[] {
 }
 
 function interfaces(): readonly string[] {
-	return readFileSync("/proc/net/dev", "utf8").match(/slipway\S+(?=:)/g) ?? [];
+	return readFileSync("/proc/net/dev", "utf8").match(/sw[0-9a-f]{6}n\S+(?=:)/g) ?? [];
 }
 
 test("bridge: out, not to the machine's loopback, not in, not to each other; nothing is left", async () => {
@@ -114,7 +114,7 @@ test("bridge: out, not to the machine's loopback, not in, not to each other; not
 		await two.release({ reusable: true });
 	}
 	assert.deepEqual(
-		interfaces().filter((name) => name.startsWith("slipway0n")),
+		interfaces().filter((name) => name.startsWith("sw0ad6")),
 		[],
 	);
 	assert.deepEqual(forwarding(), before);

@@ -7,6 +7,7 @@ import { resolveInRoot } from "../sys/root-path.ts";
 import type { MountSpec } from "../sys/sys.ts";
 import { type CgroupVersion, cgroupVersion, defaultPidsLimit } from "./cgroups.ts";
 import { containerSpec, runtimeSpecJson } from "./container-spec.ts";
+import { withDeviceEdits } from "./device-edits.ts";
 import { type DnsOptions, hostsFile, resolvConf } from "./etc-files.ts";
 import { execInContainer } from "./exec-in-container.ts";
 import type { ContainerMount, ExecOptions, Executor, ExitStatus, RunOptions } from "./executor.ts";
@@ -98,7 +99,7 @@ class OciExecutor implements Executor {
 		const rootfs = mounted.mount("rootfs", run.root.mounts);
 		const removeStubs = watchMountStubs(
 			rootfs,
-			["/etc/resolv.conf", "/etc/hosts", ...run.mounts.map((each) => each.target)],
+			["/etc/resolv.conf", "/etc/hosts", ...targetsOf(run)],
 			run.removeMountStubsRecursive,
 		);
 		try {
@@ -123,7 +124,7 @@ class OciExecutor implements Executor {
 				cgroupNamespace: this.#cgroups === "v2",
 				ownCapabilities: boundingSet(),
 			});
-			writeInto(bundle, "config.json", runtimeSpecJson(spec));
+			writeInto(bundle, "config.json", runtimeSpecJson(withDeviceEdits(spec, run.devices ?? [])));
 			return await this.#runContainer(run, { runtime, cgroup, bundle });
 		} finally {
 			removeStubs();
@@ -229,6 +230,11 @@ class MountedTrees implements Disposable {
 			unmount(target, { detach: true });
 		}
 	}
+}
+
+function targetsOf({ mounts, devices = [] }: RunOptions): readonly string[] {
+	const ofDevices = devices.flatMap((edits) => edits.mounts.map((mount) => mount.containerPath));
+	return [...mounts.map((mount) => mount.target), ...ofDevices];
 }
 
 function runtimeMount(each: ContainerMount, name: string, mounted: MountedTrees): RuntimeMount {

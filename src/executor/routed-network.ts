@@ -124,7 +124,7 @@ class RoutedNetwork implements AsyncDisposable {
 			throw new SlipwayError("internal", "more networks than addresses");
 		}
 		const [ours, theirs] = [this.#address(1), this.#address(host)];
-		const name = `slipway${this.#slot.index}n${host}`;
+		const name = `sw${partName(this.#slot)}n${host}`;
 		const namespace = createNetworkNamespace(bringLoopbackUp);
 		const close = (): void => {
 			removeLink(this.#route, name);
@@ -162,6 +162,11 @@ class RoutedNetwork implements AsyncDisposable {
 	}
 }
 
+/** Unique on the machine, and short: names of interfaces have at most 15 letters. */
+function partName({ network }: NetworkSlot): string {
+	return Buffer.from(network).toString("hex");
+}
+
 export function bringLoopbackUp(): void {
 	using socket = new NetlinkSocket(netlinkRoute);
 	setUpLink(socket, { name: "lo" });
@@ -179,7 +184,7 @@ function connectInside(
 
 /** The table goes with its socket; an older kernel's (before 5.12) is removed by us, or by the next owner of the slot. */
 function masquerade(slot: NetworkSlot, filter: NetlinkSocket, stack: AsyncDisposableStack): void {
-	const table = `slipway-network-${slot.index}`;
+	const table = `slipway-${partName(slot)}`;
 	const add = (ownedBySocket: boolean): void =>
 		addMasquerading(filter, { table, network: slot.network, ownedBySocket });
 	try {

@@ -8,7 +8,12 @@ import { joinPath } from "../patterns/clean-path.ts";
 import type { StepContext } from "../solver/solver.ts";
 import { mount, unmount } from "../sys/mount.ts";
 import type { MountSpec } from "../sys/sys.ts";
-import type { CacheMounts } from "./cache-mounts.ts";
+import {
+	type CacheMountHold,
+	type CacheMountRequest,
+	type CacheMounts,
+	cacheMountKey,
+} from "./cache-mounts.ts";
 import { type Output, sessionsOf, type WorkerServices } from "./worker.ts";
 
 /** What an exec's mounts became: what the executor mounts, and which refs become outputs when the process has ended well. */
@@ -17,6 +22,11 @@ export interface PreparedMounts extends AsyncDisposable {
 	readonly mounts: readonly ContainerMount[];
 	/** Commits what was written; one per output of the op, in their order. The caller owns the refs. */
 	commit(): Promise<readonly Output[]>;
+	/**
+	 * In place of `commit` when the process has failed: what each mount was, in the order of the op's; undefined for what is no tree
+	 * of its own. The caller owns the refs.
+	 */
+	leave(): Promise<readonly Output[]>;
 }
 
 export interface PrepareInput {
@@ -32,6 +42,7 @@ export interface PrepareInput {
 export async function prepareMounts(input: PrepareInput): Promise<PreparedMounts> {
 	await using acquired = new AsyncDisposableStack();
 	const preparation = new Preparation(input, acquired);
+	await preparation.holdCaches();
 	for (const each of input.op.mounts) {
 		await preparation.add(each);
 	}
@@ -45,6 +56,7 @@ export async function prepareMounts(input: PrepareInput): Promise<PreparedMounts
 		root,
 		mounts: preparation.mounts.toSorted((a, b) => (a.target < b.target ? -1 : a.target > b.target ? 1 : 0)),
 		commit: () => commitAll(outputs),
+		leave: () => preparation.leave(),
 		[Symbol.asyncDispose]: () => kept.disposeAsync(),
 	};
 }
@@ -72,6 +84,7 @@ async function commitAll(outputs: ReadonlyMap<number, PendingOutput>): Promise<r
 class Preparation {
 	readonly #input: PrepareInput;
 	readonly #acquired: AsyncDisposableStack;
+	readonly #caches = new Map<string, CacheMountHold>();
 	readonly mounts: ContainerMount[] = [];
 	readonly outputs = new Map<number, PendingOutput>();
 	root: RootMount | undefined;
@@ -79,6 +92,18 @@ class Preparation {
 	constructor(input: PrepareInput, acquired: AsyncDisposableStack) {
 		this.#input = input;
 		this.#acquired = acquired;
+	}
+
+	/** What each mount that was written to is. */
+	readonly #written = new Map<Mount, MutableRef>();
+
+	async leave(): Promise<readonly Output[]> {
+		return await Promise.all(
+			this.#input.op.mounts.map(async (each) => {
+				const written = this.#written.get(each);
+				return written === undefined ? this.#inputOf(each)?.clone() : await written.commit();
+			}),
+		);
 	}
 
 	async add(each: Mount): Promise<void> {
@@ -124,20 +149,42 @@ class Preparation {
 		this.#pushTree(each, await this.#view(base));
 	}
 
-	async #addCache(each: CacheMount): Promise<void> {
-		const base = this.#inputOf(each);
+	/**
+	 * The step's cache mounts in the order of their names, so that two steps which lock the same ones never wait for each other;
+	 * two mounts of one name are one.
+	 */
+	async holdCaches(): Promise<void> {
 		const { op, cacheMounts, ignoreCache, context } = this.#input;
-		const id = each.id === "" ? each.dest : each.id;
-		const hold = this.#acquired.use(
-			await cacheMounts.acquire({
-				id,
-				base,
-				sharing: each.sharing,
-				description: `cached mount ${each.dest} from exec ${op.meta.args.join(" ")}`,
-				fresh: ignoreCache,
-				signal: context.signal,
-			}),
-		);
+		const [build] = context.clients();
+		const requests = op.mounts
+			.filter((each) => each.kind === "cache")
+			.map((each) => ({ each, request: this.#cacheRequest(each) }))
+			.map((one) => ({ ...one, key: cacheMountKey(one.request) }))
+			.sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0));
+		for (const { each, request, key } of requests) {
+			if (!this.#caches.has(key)) {
+				const hold = await cacheMounts.acquire({
+					...request,
+					sharing: each.sharing,
+					description: `cached mount ${each.dest} from exec ${op.meta.args.join(" ")}`,
+					...(ignoreCache && typeof build === "object" && build !== null ? { freshFor: build } : {}),
+					signal: context.signal,
+				});
+				this.#caches.set(key, this.#acquired.use(hold));
+			}
+		}
+	}
+
+	#cacheRequest(each: CacheMount): Pick<CacheMountRequest, "id" | "base"> {
+		return { id: each.id === "" ? each.dest : each.id, base: this.#inputOf(each) };
+	}
+
+	async #addCache(each: CacheMount): Promise<void> {
+		const { base, ...request } = this.#cacheRequest(each);
+		const hold = this.#caches.get(cacheMountKey({ base, ...request }));
+		if (hold === undefined) {
+			throw new SlipwayError("internal", `cache mount ${each.dest} was not acquired`);
+		}
 		if (each.output !== undefined && base !== undefined) {
 			this.outputs.set(each.output, { kind: "unchanged", ref: base });
 		}
@@ -209,6 +256,7 @@ class Preparation {
 			progress: context.progress,
 			vertex: context.vertex,
 		});
+		this.#written.set(each, ref);
 		// Releasing after a commit does nothing.
 		return this.#acquired.use(ref);
 	}

@@ -12,6 +12,7 @@ import type { CacheMounts } from "./cache-mounts.ts";
 import { contentDigestOf } from "./content-input.ts";
 import { findEmulator, startEmulator, watchForeignProgram } from "./emulation.ts";
 import { findSecret, type PreparedMounts, prepareMounts } from "./exec-mounts.ts";
+import { createTimeLimit, formatTimeout, limitsOf } from "./step-limits.ts";
 import { createStepLog } from "./step-log.ts";
 import { clientsOf, type Output, type WorkerServices } from "./worker.ts";
 
@@ -56,14 +57,11 @@ async function execute(
 	if (op.meta.args.length === 0) {
 		throw new SlipwayError("invalid-argument", "invalid exec op with no args");
 	}
-	if (op.devices.some((device) => !device.optional)) {
-		throw new SlipwayError(
-			"unimplemented",
-			`device ${op.devices[0]?.name} cannot be used: CDI devices are not supported yet`,
-		);
-	}
+	const devices = services.devices.edits(services.devices.find(op.devices));
 	await using prepared = await prepareMounts({ ...step, inputs, services, cacheMounts, context });
 	const log = createStepLog(context, services.logLimits);
+	const timeoutMs = limitsOf(context)?.timeoutMs;
+	using time = createTimeLimit(timeoutMs, context.signal);
 	const emulation = await startEmulator(
 		findEmulator(step.platform, { runnable: services.platforms, searchPath: services.searchPath }),
 	);
@@ -84,7 +82,8 @@ async function execute(
 		extraHosts: op.meta.extraHosts,
 		ulimits: op.meta.ulimits,
 		...(op.meta.cgroupParent === "" ? {} : { cgroupParent: op.meta.cgroupParent }),
-		...(step.resources === undefined ? {} : { resources: limitsOf(step.resources) }),
+		...(step.resources === undefined ? {} : { resources: runtimeResources(step.resources) }),
+		...(devices.length === 0 ? {} : { devices }),
 		platform: step.platform,
 		...(emulation.userNamespace === undefined ? {} : { userNamespace: emulation.userNamespace }),
 		removeMountStubsRecursive: op.meta.removeMountStubsRecursive,
@@ -92,13 +91,23 @@ async function execute(
 			log.write(stream, chunk);
 			foreign?.see(chunk);
 		},
-		signal: context.signal,
+		signal: time.signal,
 	};
 	const failed = `process ${JSON.stringify(op.meta.args.join(" "))} did not complete successfully`;
 	try {
+		time.start();
 		const status = await services.executor.run(options).catch((error: unknown) => {
 			if (context.signal.aborted) {
 				throw wrap(error, "");
+			}
+			if (time.isOver()) {
+				log.flush();
+				const limit = `the time limit of ${formatTimeout(timeoutMs ?? 0)}`;
+				throw new SlipwayError(
+					"deadline-exceeded",
+					`${failed}: killed at ${limit} for ${JSON.stringify(step.loaded.name)} (--step-timeout)`,
+					{ cause: error },
+				);
 			}
 			const cause = toError(error);
 			const why = foreign?.explain(cause.message);
@@ -109,7 +118,7 @@ async function execute(
 			log.flush();
 			const foreignProgram = foreign?.explain("");
 			const why = status.outOfMemory
-				? ": cannot allocate memory (out of memory)"
+				? ": cannot allocate memory"
 				: foreignProgram === undefined
 					? ""
 					: `: ${foreignProgram}`;
@@ -183,6 +192,6 @@ function proxyEnv(proxy: ProxyEnv): readonly string[] {
 }
 
 /** In the graph 0 and empty are no limit; for the runtime an absent one is. */
-function limitsOf(resources: LinuxResources): NonNullable<RunOptions["resources"]> {
+function runtimeResources(resources: LinuxResources): NonNullable<RunOptions["resources"]> {
 	return Object.fromEntries(Object.entries(resources).filter(([, value]) => value !== 0 && value !== ""));
 }

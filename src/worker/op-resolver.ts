@@ -7,6 +7,7 @@ import { execOp } from "./exec-op.ts";
 import { fileOp } from "./file-op.ts";
 import { sourceOp } from "./source-op.ts";
 import { diffOp, mergeOp, passthroughOp } from "./stacking-ops.ts";
+import { withSlot } from "./step-limits.ts";
 import type { Output, VertexPayload, WorkerServices } from "./worker.ts";
 
 /** What the solver calls to make an op for a vertex whose payload is a `VertexPayload`. */
@@ -27,20 +28,22 @@ export function createOpResolver(
 				if (platform === undefined) {
 					throw new SlipwayError("internal", "the worker has no platform");
 				}
-				return execOp(
-					{
-						op,
-						loaded,
-						platform,
-						ignoreCache: vertex.options.ignoreCache,
-						resources: loaded.metadata?.linuxResources,
-					},
-					services,
-					cacheMounts,
+				return withSlot(
+					execOp(
+						{
+							op,
+							loaded,
+							platform,
+							ignoreCache: vertex.options.ignoreCache,
+							resources: loaded.metadata?.linuxResources,
+						},
+						services,
+						cacheMounts,
+					),
 				);
 			}
 			case "file":
-				return fileOp(op, services, loaded.name);
+				return withSlot(fileOp(op, services, loaded.name));
 			case "merge":
 				return mergeOp(op, services, loaded.name);
 			case "diff":

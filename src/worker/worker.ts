@@ -8,6 +8,8 @@ import type { Platform } from "../oci/platform.ts";
 import type { Session } from "../session/session.ts";
 import type { Edge, StepContext } from "../solver/solver.ts";
 import type { Source } from "../source/source.ts";
+import type { DeviceRegistry } from "./cdi-devices.ts";
+import type { StepLimits } from "./step-limits.ts";
 
 /**
  * The worker turns ops of the build graph into work: `createOpResolver` (op-resolver.ts) gives the solver an `Op` for each
@@ -32,6 +34,7 @@ export interface WorkerServices {
 	/** Where emulators of other platforms are looked for, as in `PATH`. */
 	readonly searchPath: string;
 	readonly logLimits: LogLimits;
+	readonly devices: DeviceRegistry;
 }
 
 /** How much of a step's output is kept, for each of its two streams; -1 is no limit. */
@@ -55,6 +58,7 @@ export interface JobClient {
 	readonly session: Session;
 	/** Wants what a step that fails leaves behind, and releases it. */
 	readonly keepFailed?: (step: FailedStepState) => void;
+	readonly limits?: StepLimits;
 }
 
 /** The trees of a step that failed; undefined where there is none. Whoever has it releases them. */
