@@ -76,12 +76,15 @@ function versionTwo(path: string, { resources, root = cgroupRoot }: StepCgroupOp
 	};
 }
 
+const pageBytes = 4096;
+
 /**
  * Counts of version 1 are of one group alone and go with it; but who asked a group for it is told when its limit, or that of one
- * around it, was the reason. So the limit is set around the runtime's group, where the question is asked too.
+ * around it, was the reason. So the limit is set around the runtime's group, where the question is asked too; the group itself, which programs
+ * of the step look at, has a page more.
  */
 function versionOne(path: string, { resources = {}, root = cgroupRoot }: StepCgroupOptions): StepCgroup {
-	const { memory, memorySwap, ...others } = resources;
+	const { memory, memorySwap } = resources;
 	const outer = join(root, "memory", path);
 	const events = createEventCounter();
 	const close = (): void => {
@@ -102,7 +105,11 @@ function versionOne(path: string, { resources = {}, root = cgroupRoot }: StepCgr
 	return {
 		path: `${path}/step`,
 		outerPath: path,
-		resources: Object.keys(others).length === 0 ? undefined : others,
+		resources: {
+			...resources,
+			...(memory === undefined ? {} : { memory: memory + pageBytes }),
+			...(memorySwap === undefined || memorySwap < 0 ? {} : { memorySwap: memorySwap + pageBytes }),
+		},
 		wasOutOfMemory() {
 			seen ||= events.take() > 0;
 			return seen;

@@ -122,13 +122,9 @@ async function execute(
 				: foreignProgram === undefined
 					? ""
 					: `: ${foreignProgram}`;
-			throw new SlipwayError(
-				status.outOfMemory ? "resource-exhausted" : "unknown",
-				`${failed}: exit code: ${status.code}${why}`,
-				{
-					details: [{ kind: "exit", code: status.code }],
-				},
-			);
+			throw new SlipwayError("unknown", `${failed}: exit code: ${status.code}${why}`, {
+				details: [{ kind: "exit", code: status.code }],
+			});
 		}
 	} catch (error) {
 		if (!context.signal.aborted) {
