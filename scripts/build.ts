@@ -5,6 +5,7 @@
 import { globSync, rmSync } from "node:fs";
 import { resolve } from "node:path";
 import { type BuildOptions, build } from "esbuild";
+import { writeTypes } from "./types.ts";
 
 const root = resolve(import.meta.dirname, "..");
 rmSync(resolve(root, "dist"), { recursive: true, force: true });
@@ -46,3 +47,6 @@ await Promise.all([
 		splitting: true,
 	}),
 ]);
+if (process.argv.includes("--types")) {
+	writeTypes();
+}
