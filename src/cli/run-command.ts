@@ -9,6 +9,8 @@ Builds container images.
 
 Commands:
   build     Build an image from a Dockerfile
+  du        Show what the builder has on disk
+  prune     Remove build cache
   daemon    Serve BuildKit's API, for docker buildx, buildctl and others
   stop      End the background builder when its builds have ended
 
@@ -45,6 +47,14 @@ async function dispatch(argv: readonly string[], terminal: Terminal): Promise<nu
 		case "stop": {
 			const { stopCommand } = await import("./stop-command.ts");
 			return await stopCommand(rest, terminal);
+		}
+		case "du": {
+			const { diskUsageCommand } = await import("./disk-command.ts");
+			return await diskUsageCommand(rest, terminal);
+		}
+		case "prune": {
+			const { pruneCommand } = await import("./disk-command.ts");
+			return await pruneCommand(rest, terminal);
 		}
 		case "daemon": {
 			const { daemonCommand } = await import("./daemon-command.ts");

@@ -87,6 +87,12 @@ async function bytesToKeep(
 	return Math.max(keep, reservedBytes, 0);
 }
 
+/** Which records one of the filters matches; all without filters. `what` they are for is in the error of a wrong one. */
+export function matchUsage(what: string, texts: readonly string[]): (record: UsageRecord) => boolean {
+	const matches = filterOf(what, texts);
+	return (record) => matches(fieldsOf(record));
+}
+
 function filterOf(what: string, texts: readonly string[]): Filter {
 	try {
 		return parseFilters(texts);

@@ -1,0 +1,52 @@
+/** Sizes and times in the words of Docker's commands (`docker/go-units`). */
+
+const units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"] as const;
+
+/** Four significant digits, decimal units: `1.234MB`, `16.4kB`, `0B`. */
+export function humanSize(bytes: number): string {
+	let size = bytes;
+	let unit = 0;
+	while (size >= 1000 && unit < units.length - 1) {
+		size /= 1000;
+		unit++;
+	}
+	return `${significant(size)}${units[unit]}`;
+}
+
+/** `%.4g` of C: more than three digits before the point come to an exponent. */
+function significant(value: number): string {
+	const text = Number(value.toPrecision(4));
+	return text >= 10_000 ? text.toExponential().replace(/e\+(\d)$/, "e+0$1") : String(text);
+}
+
+const second = 1000;
+const minute = 60 * second;
+const hour = 60 * minute;
+const day = 24 * hour;
+
+/** `About a minute`, `3 weeks`. */
+export function humanDuration(milliseconds: number): string {
+	const count = (unit: number): number => Math.trunc(milliseconds / unit);
+	if (count(second) < 1) {
+		return "Less than a second";
+	}
+	if (count(second) < 60) {
+		return count(second) === 1 ? "1 second" : `${count(second)} seconds`;
+	}
+	if (count(minute) < 60) {
+		return count(minute) === 1 ? "About a minute" : `${count(minute)} minutes`;
+	}
+	const hours = Math.round(milliseconds / hour);
+	if (hours < 48) {
+		return hours === 1 ? "About an hour" : `${hours} hours`;
+	}
+	if (hours < 24 * 7 * 2) {
+		return `${Math.trunc(hours / 24)} days`;
+	}
+	if (hours < 24 * 30 * 2) {
+		return `${Math.trunc(hours / 24 / 7)} weeks`;
+	}
+	return hours < 24 * 365 * 2
+		? `${Math.trunc(hours / 24 / 30)} months`
+		: `${Math.trunc(milliseconds / (365 * day))} years`;
+}
