@@ -1,4 +1,5 @@
 import type { Method } from "../grpc.ts";
+import { rawCodec } from "../raw-codec.ts";
 import { type BytesMessage, bytesMessage } from "./bytes-message.ts";
 import { type Packet, packet } from "./packet.ts";
 
@@ -42,7 +43,7 @@ export const fileSend: {
 	diffCopyRaw: {
 		kind: "bidi",
 		path: "/moby.filesync.v1.FileSend/DiffCopy",
-		request: { encode: (bytes) => ({ finish: () => bytes }), decode: (bytes) => bytes },
-		response: { encode: (bytes) => ({ finish: () => bytes }), decode: (bytes) => bytes },
+		request: rawCodec,
+		response: rawCodec,
 	},
 };
