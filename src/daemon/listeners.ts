@@ -1,4 +1,4 @@
-import { chmodSync, chownSync, mkdirSync, rmSync } from "node:fs";
+import { chmodSync, chownSync, existsSync, mkdirSync, rmSync } from "node:fs";
 import { connect, createServer, isIP, type ListenOptions, type Server, type Socket } from "node:net";
 import { dirname } from "node:path";
 import type { Duplex } from "node:stream";
@@ -74,7 +74,7 @@ async function listenUnix(address: string, path: string, { config, tls, options 
 		options.warn(`TLS is disabled for ${address}`);
 	}
 	try {
-		mkdirSync(dirname(path), { recursive: true, mode: 0o770 });
+		makeDirectory(dirname(path));
 	} catch (error) {
 		throw wrap(error, `directory of socket ${path} cannot be made`);
 	}
@@ -99,6 +99,14 @@ async function listenUnix(address: string, path: string, { config, tls, options 
 			rmSync(path, { force: true });
 		},
 	};
+}
+
+/** Node's own way of making parents too never ends where the kernel makes no directories, such as /proc. */
+function makeDirectory(path: string): void {
+	if (!existsSync(path)) {
+		makeDirectory(dirname(path));
+		mkdirSync(path, 0o770);
+	}
 }
 
 /** A socket that a killed daemon left refuses connections; one that takes them is in use. */

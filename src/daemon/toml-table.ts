@@ -9,7 +9,7 @@ export class TomlTable {
 	readonly #path: string;
 	readonly #values: Readonly<Record<string, unknown>>;
 	readonly #read = new Set<string>();
-	readonly #children: TomlTable[] = [];
+	readonly #children = new Map<string, TomlTable>();
 
 	constructor(file: string, path: string, values: Readonly<Record<string, unknown>>) {
 		this.#file = file;
@@ -117,7 +117,7 @@ export class TomlTable {
 		if (unknown !== undefined) {
 			throw this.error(unknown, "is not a known setting");
 		}
-		for (const child of this.#children) {
+		for (const child of this.#children.values()) {
 			child.end();
 		}
 	}
@@ -136,8 +136,8 @@ export class TomlTable {
 	}
 
 	#child(key: string, values: Readonly<Record<string, unknown>>): TomlTable {
-		const child = new TomlTable(this.#file, this.#name(key), values);
-		this.#children.push(child);
+		const child = this.#children.get(key) ?? new TomlTable(this.#file, this.#name(key), values);
+		this.#children.set(key, child);
 		return child;
 	}
 
