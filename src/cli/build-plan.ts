@@ -17,6 +17,7 @@ import { planContexts } from "./context-plan.ts";
 import type { ParsedFlags } from "./flags.ts";
 import { type OutputPlan, planOutputs } from "./output-plan.ts";
 import { proxyArguments } from "./proxy-args.ts";
+import { readStdin } from "./read-stdin.ts";
 import { resourceOptions } from "./resource-values.ts";
 import { stepLimitOptions } from "./step-limits.ts";
 import type { Terminal } from "./terminal.ts";
@@ -84,7 +85,7 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 				})
 			: noOutputs;
 	const { createDockerAuth } = await import("../session/docker-auth.ts");
-	const secrets = await secretsOf(flags, terminal);
+	const secrets = await secretsOf(flags, terminal, flags.args[0] !== "-" && flags.string("file") !== "-");
 	const ssh = await sshOf(flags, terminal, contexts.options);
 	const lends: LocalSessionOptions = {
 		id: `${Date.now().toString(36)}${createHash("sha256").update(`${process.pid}${process.hrtime.bigint()}`).digest("hex").slice(0, 16)}`,
@@ -135,13 +136,20 @@ function cacheImportsOption(imports: CachePlan["imports"]): string {
 async function secretsOf(
 	flags: ParsedFlags,
 	terminal: Terminal,
+	stdinIsFree: boolean,
 ): Promise<Pick<LocalSessionOptions, "secrets">> {
 	const secrets = flags.list("secret");
 	if (secrets.length === 0) {
 		return {};
 	}
 	const { createSecrets } = await import("../session/secrets.ts");
-	return { secrets: createSecrets(secrets, terminal) };
+	return {
+		secrets: createSecrets(secrets, {
+			env: terminal.env,
+			cwd: terminal.cwd,
+			...(stdinIsFree ? { readStdin: () => readStdin(terminal) } : {}),
+		}),
+	};
 }
 
 /** What is fetched from git by ssh gets the user's agent unasked. */

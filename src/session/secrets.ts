@@ -55,7 +55,7 @@ export function parseSecret(text: string): SecretSpec {
 
 /**
  * Secrets from `--secret` values. Without a source, the environment variable of the id, or else the file of that name. Files
- * must be there, and are read when they are asked for.
+ * must be there, and are read when they are asked for. `src=-` is standard input.
  */
 export function createSecrets(
 	specs: readonly string[],
@@ -63,14 +63,21 @@ export function createSecrets(
 		readonly env: Readonly<Record<string, string | undefined>>;
 		/** What relative paths start from; default: the process's own directory. */
 		readonly cwd?: string;
+		/** What `src=-` means; read once, when it is asked for first. */
+		readonly readStdin?: () => Promise<Uint8Array>;
 	},
 ): SessionSecrets {
 	const { cwd = "" } = options;
+	let stdin: Promise<Uint8Array> | undefined;
 	const secrets = new Map<string, SecretSpec>();
 	for (const text of specs) {
 		const spec = withDefaultSource(parseSecret(text), options.env);
 		// A variable goes before a file.
-		if (spec.env === undefined && spec.file !== undefined) {
+		if (isStdin(spec)) {
+			if (options.readStdin === undefined) {
+				throw invalid(`secret ${spec.id} cannot be read from standard input here`);
+			}
+		} else if (spec.env === undefined && spec.file !== undefined) {
 			checkFile(spec.id, spec.file, cwd);
 		}
 		secrets.set(spec.id, spec);
@@ -81,8 +88,12 @@ export function createSecrets(
 			if (spec === undefined) {
 				return undefined;
 			}
-			const bytes =
-				spec.env === undefined
+			if (isStdin(spec)) {
+				stdin ??= options.readStdin?.();
+			}
+			const bytes = isStdin(spec)
+				? ((await stdin) ?? new Uint8Array())
+				: spec.env === undefined
 					? readFile(spec.id, resolve(cwd, spec.file ?? spec.id))
 					: new TextEncoder().encode(options.env[spec.env] ?? "");
 			if (bytes.length > maxSecretBytes) {
@@ -91,6 +102,10 @@ export function createSecrets(
 			return bytes;
 		},
 	};
+}
+
+function isStdin(spec: SecretSpec): boolean {
+	return spec.env === undefined && spec.file === "-";
 }
 
 function withDefaultSource(spec: SecretSpec, env: Readonly<Record<string, string | undefined>>): SecretSpec {
