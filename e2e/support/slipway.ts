@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 
 export const projectRoot: string = resolve(import.meta.dirname, "../..");
-const program = join(projectRoot, "bin/slipway");
+export const program: string = join(projectRoot, "bin/slipway");
 
 /** OCI layouts that `make images` made. */
 export const busyboxLayout: string = join(projectRoot, ".slipway/images/busybox");

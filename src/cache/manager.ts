@@ -396,15 +396,23 @@ class Manager implements CacheManager, RefOwner {
 			// The writer gave up: what it changed is not known.
 			this.#digests.delete([record.id]);
 		}
-		record.usageCount++;
-		record.lastUsedAt = Date.now();
-		this.#table.save(record);
+		this.#noteUse(record);
+		if (record.twin !== undefined) {
+			// The one that stands for both when nobody has a handle.
+			this.#noteUse(record.twin);
+		}
 		// A provider that nobody holds any more may be a session that has ended.
 		for (const layer of layersOf(record)) {
 			if (layer.origins.length > 0 && !isInUse(layer)) {
 				layer.origins.length = 0;
 			}
 		}
+	}
+
+	#noteUse(record: CacheRecord): void {
+		record.usageCount++;
+		record.lastUsedAt = Date.now();
+		this.#table.save(record);
 	}
 
 	async discard(record: CacheRecord): Promise<void> {

@@ -57,7 +57,12 @@ async function measureFiles(
 	if (record.size !== undefined && !mayShareFiles(record, snapshotter)) {
 		return { ...record.size, shared: nothingShared };
 	}
-	const directories = ownSnapshots(record)
+	const own = new Set(ownSnapshots(record));
+	if (record.snapshot !== undefined && isShown(record)) {
+		// Of twins the one that is shown.
+		own.add(record.snapshot);
+	}
+	const directories = [...own]
 		.filter((id) => snapshotter.exists(id))
 		.map((id) => `${snapshotter.root}/${id}`);
 	let usage: TreesUsage;
@@ -86,7 +91,12 @@ async function measureFiles(
  * affair: it is measured each time. Links are made between plain directories: with overlayfs those of single layers.
  */
 function mayShareFiles(record: CacheRecord, snapshotter: Snapshotter): boolean {
-	return snapshotter.name === "native" || layersOf(record).length <= 1 || record.portable !== undefined;
+	return (
+		snapshotter.name === "native" ||
+		layersOf(record).length <= 1 ||
+		record.portable !== undefined ||
+		record.twin !== undefined
+	);
 }
 
 /** Undefined if it is not there. */
@@ -230,7 +240,8 @@ export function describeRecord(
 		usageCount: record.usageCount,
 		description: record.description,
 		recordType: record.recordType,
-		...usage,
+		bytes: usage.bytes,
+		inodes: usage.inodes,
 	};
 }
 

@@ -1,0 +1,97 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { linkSync, writeFileSync } from "node:fs";
+import { test } from "node:test";
+import type { PruneOptions, UsageRecord } from "./cache.ts";
+import { type CacheFixture, openFixture } from "./cache-fixture.ts";
+
+/** `du` of the snapshots, without the directory that they are in. */
+function disk({ folder }: CacheFixture): number {
+	const ofDirectory = (args: readonly string[]): number =>
+		Number.parseInt(execFileSync("du", [...args, "--block-size=1", `${folder}/snapshots`]).toString(), 10);
+	return ofDirectory(["-s"]) - 4096;
+}
+
+const sum = (records: readonly UsageRecord[]): number =>
+	records.filter(({ recordType }) => recordType !== "internal").reduce((all, { bytes }) => all + bytes, 0);
+
+async function pruned(
+	fixture: CacheFixture,
+	options: Partial<PruneOptions>,
+): Promise<readonly UsageRecord[]> {
+	return await Array.fromAsync(fixture.cache.prune({ all: true, signal: fixture.signal, ...options }));
+}
+
+for (const kind of ["overlayfs", "native"] as const) {
+	test(`files that two records have are counted once, with the one that stays (${kind})`, async () => {
+		await using fixture = await openFixture(kind);
+		const { cache, signal } = fixture;
+		const source = await cache.createMutable({
+			description: "local source",
+			recordType: "source.local",
+			retain: true,
+			signal,
+		});
+		fixture.write(source, (dir) => {
+			writeFileSync(`${dir}/large`, "x".repeat(1_000_000));
+			writeFileSync(`${dir}/own`, "y".repeat(300_000));
+		});
+		const from = `${source.directory()}/large`;
+		const frozen = await source.freeze();
+		// Measured before it is shared: that size must not be believed afterwards.
+		await cache.usage({ signal });
+		const target = await cache.createMutable({ description: "copy", signal });
+		linkSync(from, `${target.directory()}/large`);
+		const copy = await target.commit();
+		const usage = await cache.usage({ signal });
+		const sizeOf = (id: string): number => usage.find((each) => each.id === id)?.bytes ?? -1;
+		assert.ok(sizeOf(copy.id) > 1_000_000);
+		assert.ok(sizeOf(frozen.id) > 300_000 && sizeOf(frozen.id) < 400_000);
+		assert.ok(Math.abs(sum(usage) - disk(fixture)) <= 8192, `${sum(usage)} ${disk(fixture)}`);
+		await frozen.release();
+		await copy.release();
+		const isSource = ({ recordType }: UsageRecord): boolean => recordType === "source.local";
+		for (const matches of [isSource, () => true]) {
+			const before = disk(fixture);
+			const freed = sum(await pruned(fixture, { matches }));
+			assert.equal(freed, before - disk(fixture));
+			assert.ok(freed > 300_000);
+		}
+		assert.deepEqual(await pruned(fixture, {}), []);
+	});
+}
+
+test("a directory that stays writable was used when what was made of it was", async () => {
+	await using fixture = await openFixture();
+	const { cache, signal } = fixture;
+	const source = await cache.createMutable({
+		description: "x",
+		recordType: "source.local",
+		retain: true,
+		signal,
+	});
+	const { id } = source;
+	await (await source.freeze()).release();
+	const used = (await cache.usage({ signal })).find((each) => each.id === id);
+	assert.equal(used?.usageCount, 1);
+	assert.ok((used.lastUsedAt ?? 0) > Date.now() - 60_000);
+	assert.deepEqual(await pruned(fixture, { keepDurationMs: 3_600_000 }), []);
+});
+
+test("what no record has is shown and never pruned; hooks are told of blobs and of an end", async () => {
+	await using fixture = await openFixture();
+	const { cache, content, signal, keptBlobs } = fixture;
+	const base = await fixture.make(undefined, (dir) => writeFileSync(`${dir}/a`, "a".repeat(100_000)));
+	const [blob] = await base.blobs({ compression: "uncompressed", force: false, signal });
+	const digest = blob?.descriptor.digest;
+	assert.ok(digest !== undefined);
+	keptBlobs.add(digest);
+	const others = (await cache.usage({ signal })).filter(({ recordType }) => recordType === "internal");
+	assert.deepEqual(
+		others.map(({ id, inUse, description }) => [id, inUse, description]),
+		[["images", true, "blobs of named images and of the history"]],
+	);
+	await base.release();
+	await pruned(fixture, {});
+	assert.notEqual(await content.info(digest), undefined);
+});
