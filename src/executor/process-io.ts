@@ -1,4 +1,4 @@
-import { readFileSync, readlinkSync } from "node:fs";
+import { closeSync, constants, openSync, readFileSync, readlinkSync } from "node:fs";
 import type { Socket } from "node:net";
 import { ReadStream } from "node:tty";
 
@@ -79,13 +79,13 @@ function spawnWithPipes({ argv, env, io, onOutput }: ProcessOptions): Spawned {
 	};
 }
 
-/** Until somebody says what it is. */
-const defaultSize = { rows: 24, columns: 80 };
+/** Ours, which only carries bytes: the container's has its own. */
+const anySize = { rows: 24, columns: 80 };
 
-/** The runtime copies between our terminal and the container's, sizes too. */
-function spawnWithTerminal({ argv, env, onOutput }: ProcessOptions): Spawned {
-	const terminal = openTerminal(defaultSize);
-	const side = { path: terminal.path, flags: 2 };
+/** The runtime copies between our terminal and the container's. */
+function spawnWithTerminal({ argv, env, onOutput, pidFile }: ProcessOptions): Spawned {
+	const terminal = openTerminal(anySize);
+	const side = { path: terminal.path, flags: constants.O_RDWR };
 	let child: ChildProcess;
 	try {
 		child = spawn({ argv, env, stdin: side, stdout: side, stderr: side, group: "session" });
@@ -99,12 +99,25 @@ function spawnWithTerminal({ argv, env, onOutput }: ProcessOptions): Spawned {
 		child,
 		stdin: stream,
 		output: pipeOutput(stream, (chunk) => onOutput(1, chunk)),
-		resize(size) {
-			if (!stream.destroyed) {
-				setTerminalSize(terminal.fd, size);
-			}
-		},
+		resize: (size) => resizeTerminalOf(readPid(pidFile), size),
 	};
+}
+
+/** Not all runtimes pass a size on: it is set where the process has its terminal. */
+function resizeTerminalOf(pid: number, size: { readonly rows: number; readonly columns: number }): void {
+	for (const descriptor of [0, 1, 2]) {
+		try {
+			const fd = openSync(`/proc/${pid}/fd/${descriptor}`, constants.O_RDWR | constants.O_NOCTTY);
+			try {
+				setTerminalSize(fd, size);
+				return;
+			} finally {
+				closeSync(fd);
+			}
+		} catch {
+			// It has ended, or has another file there.
+		}
+	}
 }
 
 /** Once the runtime has become the process: who execs another one before gets an error. */

@@ -270,7 +270,7 @@ describe("load refuses", () => {
 		});
 		const number = (value: number) => value as 0;
 		const cases: readonly (readonly [Partial<pb.Op>, string])[] = [
-			[{ platform: pb.emptyPlatform() }, "invalid op with no kind"],
+			[{ platform: pb.emptyPlatform() }, "no support for <nil>"],
 			[exec({ meta: undefined }), "invalid exec op with no meta"],
 			[exec({ meta: pb.emptyMeta() }), "invalid exec op with no args"],
 			[exec({ mounts: [] }), "invalid exec op with no mounts"],

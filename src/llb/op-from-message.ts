@@ -30,7 +30,8 @@ export function fromOpMessage(message: pb.Op): Op {
 	const count = base.inputs.length;
 	switch (message.op?.$case) {
 		case undefined:
-			throw invalid("invalid op with no kind");
+			// BuildKit looks at it when it asks for its cache key.
+			throw invalid("no support for <nil>");
 		case "source": {
 			const { identifier, attrs } = message.op.value;
 			return { kind: "source", identifier, attrs, ...base };

@@ -36,12 +36,12 @@ function sourceFor(
 ): NonNullable<ReturnType<WorkerServices["sources"]["get"]>> {
 	const end = identifier.indexOf("://");
 	if (end === -1) {
-		throw new SlipwayError("invalid-argument", `failed to parse ${identifier}`);
+		throw new SlipwayError("invalid-argument", `failed to parse ${identifier}: invalid`);
 	}
 	const scheme = identifier.slice(0, end);
 	const source = services.sources.get(scheme);
 	if (source === undefined) {
-		throw new SlipwayError("invalid-argument", `unknown scheme ${scheme}`);
+		throw new SlipwayError("invalid-argument", `unknown scheme ${scheme}: not found`);
 	}
 	return source;
 }

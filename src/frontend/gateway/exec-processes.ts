@@ -82,8 +82,8 @@ class ExecProcess {
 	readonly #init: pb.InitMessage;
 	readonly #stream: Stream;
 	readonly #stdin: InputQueue | undefined;
-	/** Until `Started` is on its way, output waits. */
-	readonly #started = Promise.withResolvers<void>();
+	/** Output from before `Started` was sent; nobody waits for it, because a process may end before it counts as started. */
+	#early: pb.FdMessage[] | undefined = [];
 	#process: ContainerProcess | undefined;
 	#stdinOpen: boolean;
 	readonly #done = Promise.withResolvers<void>();
@@ -118,7 +118,7 @@ class ExecProcess {
 			removeMountStubsRecursive: meta?.removeMountStubsRecursive ?? false,
 		});
 		await this.#send({ $case: "Started", value: {} });
-		this.#started.resolve();
+		await this.#flush();
 		this.#finish(this.#process).then(this.#done.resolve, this.#done.reject);
 	}
 
@@ -174,9 +174,24 @@ class ExecProcess {
 		await this.#send({ $case: "Done", value: {} });
 	}
 
-	async #output(fd: number, data: Uint8Array): Promise<void> {
-		await this.#started.promise;
-		await this.#send({ $case: "File", value: { Fd: fd, EOF: false, Data: data } });
+	/** What came in the meantime too. */
+	async #flush(): Promise<void> {
+		while (this.#early !== undefined) {
+			const early = this.#early;
+			this.#early = early.length === 0 ? undefined : [];
+			for (const value of early) {
+				await this.#send({ $case: "File", value });
+			}
+		}
+	}
+
+	#output(fd: number, data: Uint8Array): Promise<void> | undefined {
+		const value = { Fd: fd, EOF: false, Data: data };
+		if (this.#early !== undefined) {
+			this.#early.push(value);
+			return undefined;
+		}
+		return this.#send({ $case: "File", value });
 	}
 
 	async #send(input: NonNullable<pb.ExecMessage["Input"]>): Promise<void> {

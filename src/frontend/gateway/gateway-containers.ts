@@ -6,6 +6,7 @@ import { SlipwayError, wrap } from "../../errors/errors.ts";
 import type { NetworkMode } from "../../llb/op.ts";
 import { fromMountMessage, fromPlatformMessage } from "../../llb/op-from-message.ts";
 import type { FrontendBridge, FrontendContainer, FrontendMount, FrontendRef } from "../frontend.ts";
+import { wireError } from "../wire-error.ts";
 import { runProcesses } from "./exec-processes.ts";
 import type { GatewayRefs } from "./gateway-refs.ts";
 
@@ -22,16 +23,17 @@ export class GatewayContainers implements AsyncDisposable {
 
 	async create(request: pb.NewContainerRequest, signal: AbortSignal): Promise<pb.NewContainerResponse> {
 		const { ContainerID: id } = request;
-		const container = await this.#bridge.newContainer(
-			{
-				mounts: request.Mounts.map((mount) => this.#mountOf(mount)),
-				network: networkOf(request.Network),
-				platform: request.platform === undefined ? undefined : fromPlatformMessage(request.platform),
-				extraHosts: request.extraHosts.map(({ Host: host, IP: ip }) => ({ host, ip: checkIp(ip) })),
-				hostname: request.hostname,
-			},
-			{ signal },
-		);
+		const mounts = request.Mounts.map((mount) => this.#mountOf(mount));
+		const wanted = {
+			mounts,
+			network: networkOf(request.Network),
+			platform: request.platform === undefined ? undefined : fromPlatformMessage(request.platform),
+			extraHosts: request.extraHosts.map(({ Host: host, IP: ip }) => ({ host, ip: checkIp(ip) })),
+			hostname: request.hostname,
+		};
+		const container = await this.#bridge.newContainer(wanted, { signal }).catch((error: unknown) => {
+			throw wireError(error);
+		});
 		if (this.#byId.has(id)) {
 			await container[Symbol.asyncDispose]();
 			throw new SlipwayError("already-exists", `Container ${id} already exists`);

@@ -1,3 +1,4 @@
+import { constants } from "node:fs";
 import type { Stat } from "../../api/generated/fsutil.ts";
 import {
 	type Attestation,
@@ -17,20 +18,20 @@ import type {
 } from "../frontend.ts";
 import { fromPolicyMessage } from "./policy-message.ts";
 
-const goTypeBits: Readonly<Record<number, number>> = {
-	// S_IFMT of the kernel to Go's bits; a socket has none, as in BuildKit.
-	9604: 2 ** 31,
-	21609: 2 ** 27,
-	14406: 2 ** 26,
-	4802: 2 ** 26 + 2 ** 21,
-	2401: 2 ** 25,
-};
+/** The kernel's types of files in Go's bits; a socket has none, as in BuildKit. */
+const goTypeBits: ReadonlyMap<number, number> = new Map([
+	[constants.S_IFDIR, 2 ** 31],
+	[constants.S_IFLNK, 2 ** 27],
+	[constants.S_IFBLK, 2 ** 26],
+	[constants.S_IFCHR, 2 ** 26 + 2 ** 21],
+	[constants.S_IFIFO, 2 ** 25],
+]);
 
 /** Go's os.FileMode. */
 function goMode(mode: number): number {
 	return (
 		(mode & 0o777) +
-		(goTypeBits[mode & 0o170000] ?? 0) +
+		(goTypeBits.get(mode & constants.S_IFMT) ?? 0) +
 		(mode & 0o4000 ? 2 ** 23 : 0) +
 		(mode & 0o2000 ? 2 ** 22 : 0) +
 		(mode & 0o1000 ? 2 ** 20 : 0)

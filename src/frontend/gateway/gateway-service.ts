@@ -1,5 +1,4 @@
 import type * as pb from "../../api/generated/gateway.ts";
-import { Op as OpMessage } from "../../api/generated/ops.ts";
 import { errorOf } from "../../api/status.ts";
 import { SlipwayError, type SourceFile, wrap } from "../../errors/errors.ts";
 import { fromDefinitionMessage, toDefinitionMessage } from "../../llb/definition-message.ts";
@@ -8,9 +7,8 @@ import { fromPlatformMessage } from "../../llb/op-from-message.ts";
 import { toPlatformMessage } from "../../llb/op-message.ts";
 import type { Digest } from "../../oci/digest.ts";
 import { formatReference, parseReference } from "../../oci/reference.ts";
-import { messageJson } from "../dockerfile/proto-json.ts";
-import { errorDetails } from "../error-details.ts";
 import type { FrontendBridge, FrontendRef, FrontendResult } from "../frontend.ts";
+import { keepCode, wireError } from "../wire-error.ts";
 import { gatewayCapabilities, graphCapabilities } from "./capabilities.ts";
 import { GatewayContainers } from "./gateway-containers.ts";
 import {
@@ -21,8 +19,8 @@ import {
 } from "./gateway-messages.ts";
 import type { GatewayHandlers } from "./gateway-methods.ts";
 import { GatewayRefs } from "./gateway-refs.ts";
-import { goJsonValue } from "./go-json-value.ts";
 import { fromPolicyMessage } from "./policy-message.ts";
+import { solveState } from "./solve-state.ts";
 
 /**
  * The gateway protocol (`moby.buildkit.v1.frontend.LLBBridge`, spec/api.md, section 4) over one build's bridge: for a client that is
@@ -57,46 +55,40 @@ export function createGatewayService(bridge: FrontendBridge, { inputs }: Gateway
 		end();
 	}
 
-	/** Runs what may fail by a step; its error then says what is left of the step. */
-	async function withSolveState<T>(work: () => Promise<T>): Promise<T> {
+	/** Runs what a build may refuse; the error is as clients know it. */
+	async function building<T>(work: () => Promise<T>): Promise<T> {
 		try {
 			return await work();
 		} catch (error) {
-			const step = bridge.failedStep(error);
-			throw wrap(error, "", {
-				details: [
-					errorDetails.solve(
-						step === undefined
-							? {}
-							: {
-									inputIDs: refs.failedIds(step.inputs),
-									mountIDs: refs.failedIds(step.mounts),
-									...(step.op === undefined
-										? {}
-										: { op: goJsonValue(messageJson(OpMessage.decode(step.op))) }),
-									...(step.description.size === 0
-										? {}
-										: { description: Object.fromEntries(step.description) }),
-								},
-					),
-				],
-			});
+			throw wireError(error);
 		}
 	}
 
-	async function solve(request: pb.SolveRequest, signal: AbortSignal): Promise<FrontendResult> {
-		const { Definition: message, Frontend: frontend, Evaluate: evaluate } = request;
+	/** The same for what may fail by a step of the graph: the error says what is left of it. */
+	async function solving<T>(graph: Definition | undefined, work: () => Promise<T>): Promise<T> {
+		try {
+			return await work();
+		} catch (error) {
+			throw wireError(wrap(error, "", { details: [solveState(error, { bridge, refs, graph })] }));
+		}
+	}
+
+	async function solve(
+		request: pb.SolveRequest,
+		definition: Definition | undefined,
+		signal: AbortSignal,
+	): Promise<FrontendResult> {
+		const { Frontend: frontend, Evaluate: evaluate } = request;
 		const sourcePolicies = request.SourcePolicies.map(fromPolicyMessage);
 		const cacheImports = request.CacheImports.map(({ Type: type, Attrs: attrs }) => ({
 			type,
 			attrs: Object.fromEntries(attrs),
 		}));
 		const empty = { ref: undefined, refs: new Map(), metadata: {}, attestations: new Map() };
-		if (message !== undefined && message.def.length > 0) {
+		if (definition !== undefined && definition.ops.length > 0) {
 			if (frontend !== "") {
 				throw new SlipwayError("unknown", "cannot solve with both Definition and Frontend specified");
 			}
-			const definition = fromDefinitionMessage(message);
 			return {
 				...empty,
 				ref: await bridge.solve(definition, { evaluate, signal, cacheImports, sourcePolicies }),
@@ -119,7 +111,7 @@ export function createGatewayService(bridge: FrontendBridge, { inputs }: Gateway
 	/** Files of a tree; its graph is computed first, so that an error of a step is told apart from one of the file. */
 	async function computed(id: string, signal: AbortSignal): Promise<FrontendRef> {
 		const ref = refs.get(id);
-		await withSolveState(() => ref.evaluate({ signal }));
+		await solving(ref.definition, () => ref.evaluate({ signal }));
 		return ref;
 	}
 
@@ -139,7 +131,8 @@ export function createGatewayService(bridge: FrontendBridge, { inputs }: Gateway
 			],
 		}),
 		async solve(request, { signal }) {
-			const result = await withSolveState(() => solve(request, signal));
+			const definition = request.Definition && fromDefinitionMessage(request.Definition);
+			const result = await solving(definition, () => solve(request, definition, signal));
 			if (result.refs.size > 0 && !request.allowResultReturn) {
 				throw new SlipwayError("unknown", "solve did not return default result");
 			}
@@ -157,7 +150,7 @@ export function createGatewayService(bridge: FrontendBridge, { inputs }: Gateway
 				throw new SlipwayError("unknown", "gateway return must be either result or err");
 			}
 			if (error !== undefined) {
-				finish(() => reject(errorOf(error)));
+				finish(() => reject(keepCode(errorOf(error))));
 			} else if (result !== undefined) {
 				const made = refs.resultOf(result);
 				finish(() => resolve(made));
@@ -166,16 +159,16 @@ export function createGatewayService(bridge: FrontendBridge, { inputs }: Gateway
 		},
 		async readFile({ Ref: id, FilePath: path, Range: range }, { signal }) {
 			const ref = await computed(id, signal);
-			return { Data: await withSolveState(() => ref.readFile(path, { signal, ...rangeOf(range) })) };
+			return { Data: await solving(undefined, () => ref.readFile(path, { signal, ...rangeOf(range) })) };
 		},
 		async readDir({ Ref: id, DirPath: path, IncludePattern: includePattern }, { signal }) {
 			const ref = await computed(id, signal);
-			const entries = await withSolveState(() => ref.readDirectory(path, { signal, includePattern }));
+			const entries = await solving(undefined, () => ref.readDirectory(path, { signal, includePattern }));
 			return { entries: entries.map(statMessage) };
 		},
 		async statFile({ Ref: id, Path: path }, { signal }) {
 			const ref = await computed(id, signal);
-			return { stat: statMessage(await ref.stat(path, { signal })) };
+			return { stat: statMessage(await building(() => ref.stat(path, { signal }))) };
 		},
 		async evaluate({ Ref: id }, { signal }) {
 			await computed(id, signal);
@@ -203,11 +196,13 @@ export function createGatewayService(bridge: FrontendBridge, { inputs }: Gateway
 				);
 				return { Digest: digest, Config: config, Ref: name };
 			} catch (error) {
-				throw wrap(error, `failed to resolve source metadata for ${ref}`);
+				throw wireError(wrap(error, `failed to resolve source metadata for ${ref}`));
 			}
 		},
-		resolveSourceMeta: async (request, { signal }) =>
-			resolvedSourceMessage(await bridge.resolveSource(resolveSourceRequest(request), { signal })),
+		async resolveSourceMeta(request, { signal }) {
+			const wanted = resolveSourceRequest(request);
+			return resolvedSourceMessage(await building(() => bridge.resolveSource(wanted, { signal })));
+		},
 		inputs: async () => ({
 			Definitions: new Map([...inputs].map(([name, each]) => [name, toDefinitionMessage(each)])),
 		}),
@@ -233,18 +228,19 @@ export function createGatewayService(bridge: FrontendBridge, { inputs }: Gateway
 		execProcess: (stream, call) => containers.exec(stream, call),
 		async readFileContainer({ Ref: id, FilePath: path, Range: range, MountIndex: index }, { signal }) {
 			const mount = await containers.mount(id, index);
-			return { Data: await mount.readFile(path, { signal, ...rangeOf(range) }) };
+			return { Data: await building(() => mount.readFile(path, { signal, ...rangeOf(range) })) };
 		},
 		async readDirContainer(
 			{ Ref: id, DirPath: path, IncludePattern: includePattern, MountIndex: index },
 			{ signal },
 		) {
 			const mount = await containers.mount(id, index);
-			return { entries: (await mount.readDirectory(path, { signal, includePattern })).map(statMessage) };
+			const entries = await building(() => mount.readDirectory(path, { signal, includePattern }));
+			return { entries: entries.map(statMessage) };
 		},
 		async statFileContainer({ Ref: id, Path: path, MountIndex: index }, { signal }) {
 			const mount = await containers.mount(id, index);
-			return { stat: statMessage(await mount.stat(path, { signal })) };
+			return { stat: statMessage(await building(() => mount.stat(path, { signal }))) };
 		},
 	};
 
