@@ -69,6 +69,8 @@ import { openWorkerIdentity } from "./worker-identity.ts";
 export interface Engine extends AsyncDisposable {
 	readonly root: string;
 	readonly worker: WorkerIdentity;
+	/** Which of several ways was chosen so far, and why, as `EngineOptions.debug` was told. */
+	readonly notes: readonly string[];
 	/** Where a client that is the frontend itself finds its build: `gatewayMethods` serve it. */
 	readonly builds: BuildRegistry;
 	/** Rejects with the first error of the build; see `Controller`. */
@@ -178,11 +180,15 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		}),
 	);
 	const imageAccess = { registry, content, images, sources: blobSources };
+	const notes: string[] = [];
 	const networks = stack.use(
 		createNetworks(options.network ?? { mode: "auto" }, {
 			searchPath: options.env["PATH"] ?? "",
 			root: join(root, "executor"),
-			debug: options.debug ?? (() => {}),
+			debug: (message) => {
+				notes.push(message);
+				options.debug?.(message);
+			},
 		}),
 	);
 	const executor = createOciExecutor({
@@ -282,6 +288,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		root,
 		worker: workerIdentity,
 		builds,
+		notes,
 		build: (request, buildOptions) => controller.build(request, buildOptions),
 		parts: { controller, database, content, cache, pool, platforms },
 		[Symbol.asyncDispose]: () => held.disposeAsync(),
