@@ -74,10 +74,18 @@ const solveHere: Solve = async (plan, flags, terminal, progress) => {
 	const { createLocalSession } = await import("../session/local-session.ts");
 	await using engine = await terminal.openEngine(engineOptions(flags, terminal));
 	await using session = createLocalSession(plan.lends);
-	return await engine.build(
-		{ ...solveRequest(plan), entitlements: plan.entitlements },
-		{ session, progress, signal: terminal.interrupted },
-	);
+	try {
+		return await engine.build(
+			{ ...solveRequest(plan), entitlements: plan.entitlements },
+			{ session, progress, signal: terminal.interrupted },
+		);
+	} finally {
+		if (flags.bool("debug")) {
+			for (const note of engine.notes) {
+				terminal.stderr.write(`DEBUG: ${note}\n`);
+			}
+		}
+	}
 };
 
 const solveElsewhere: Solve = async (plan, flags, terminal, progress) => {
