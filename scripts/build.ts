@@ -9,6 +9,8 @@ import { writeTypes } from "./types.ts";
 
 const root = resolve(import.meta.dirname, "..");
 rmSync(resolve(root, "dist"), { recursive: true, force: true });
+/** Stay packages of their own: native, or so large that only who needs them shall load them. */
+const lateModules = ["koffi", "undici", "@aws-sdk/client-s3", "@azure/storage-blob"];
 const common: BuildOptions = {
 	absWorkingDir: root,
 	outbase: "src",
@@ -20,7 +22,7 @@ const common: BuildOptions = {
 	minifySyntax: true,
 	minifyWhitespace: true,
 	minifyIdentifiers: true,
-	external: ["koffi", "undici"],
+	external: lateModules,
 	logLevel: "warning",
 };
 const jobs = globSync("src/**/*.job.ts", { cwd: root });
@@ -29,7 +31,7 @@ const script: BuildOptions = {
 	format: "cjs",
 	outExtension: { ".js": ".cjs" },
 	define: { "import.meta.url": "__importMetaUrl" },
-	external: ["koffi", "undici", "./commands.ts"],
+	external: [...lateModules, "./commands.ts"],
 };
 await Promise.all([
 	// A script starts sooner than a module.

@@ -36,9 +36,12 @@ import { hostPlatforms } from "../oci/host-platforms.ts";
 import type { Platform } from "../oci/platform.ts";
 import { createRegistryClient } from "../registry/client.ts";
 import type { RegistryHostConfig } from "../registry/registry.ts";
+import { createAzureBackend } from "../remotecache/azblob-backend.ts";
+import { createGhaBackend } from "../remotecache/gha-backend.ts";
 import { createLocalBackend } from "../remotecache/local-backend.ts";
 import { createRegistryBackend } from "../remotecache/registry-backend.ts";
 import { createRemoteCaches } from "../remotecache/remote-caches.ts";
+import { createS3Backend } from "../remotecache/s3-backend.ts";
 import { createSolver } from "../solver/create-solver.ts";
 import { createGitSource } from "../source/git.ts";
 import { createHttpSource } from "../source/http.ts";
@@ -276,6 +279,9 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 					sources: imageAccess.sources,
 				}),
 				createLocalBackend(),
+				createGhaBackend(),
+				createS3Backend(options.env),
+				createAzureBackend(options.env),
 			],
 		}),
 		allowedEntitlements: options.entitlements ?? allEntitlements,

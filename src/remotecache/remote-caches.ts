@@ -1,10 +1,9 @@
-import { hash } from "node:crypto";
 import type { CacheManager, ImmutableRef, LayerBlob } from "../cache/cache.ts";
 import { SlipwayError, toError, wrap } from "../errors/errors.ts";
-import { sortedKeys } from "../oci/go-json.ts";
 import type { Session } from "../session/session.ts";
 import type { CacheKey, CacheSource, StepContext } from "../solver/solver.ts";
 import { boolean, invalid } from "./attributes.ts";
+import { nameOf } from "./cache-name.ts";
 import { CacheChains } from "./chains.ts";
 import { collectRecords } from "./collect-records.ts";
 import { exportCache } from "./export-cache.ts";
@@ -146,14 +145,4 @@ function checkDuplicates(entries: readonly CacheOptions[]): void {
 	if (duplicates.length > 0) {
 		throw invalid(`duplicate cache exports [${duplicates.map(({ type }) => type).join(" ")}]`);
 	}
-}
-
-/** Equal for entries that mean the same place; shown for imports. */
-export function nameOf({ type, attrs }: CacheOptions): string {
-	const { ref } = attrs;
-	if (type === "registry" && ref !== undefined && ref !== "") {
-		return ref;
-	}
-	const text = sortedKeys(attrs).map((key) => `${key}=${attrs[key]}`);
-	return `${type}:${hash("sha256", text.join("\n")).slice(0, 16)}`;
 }
