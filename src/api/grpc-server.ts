@@ -15,6 +15,7 @@ import type {
 	Metadata,
 	Method,
 	MethodKind,
+	RunningCall,
 	ServedMethod,
 	ServerCall,
 } from "./grpc.ts";
@@ -61,6 +62,10 @@ class Server implements GrpcServer {
 		this.#methods = new Map(methods.map((served) => [served.method.path, served]));
 		this.#services = new Set(methods.map(({ method }) => method.path.slice(0, method.path.lastIndexOf("/"))));
 		this.#options = options;
+	}
+
+	get runningCalls(): readonly RunningCall[] {
+		return [...this.#calls].map(({ path, metadata, startedMs }) => ({ path, metadata, startedMs }));
 	}
 
 	async accept(connection: Duplex): Promise<void> {
@@ -224,7 +229,7 @@ class Call implements ServerCall {
 	readonly #abort: AbortController = new AbortController();
 	readonly #incoming: Incoming<unknown>;
 	readonly #outgoing: Outgoing<unknown>;
-	readonly #startedMs: number = performance.timeOrigin + performance.now();
+	readonly startedMs: number = performance.timeOrigin + performance.now();
 	#deadline: NodeJS.Timeout | undefined;
 	#headersSent = false;
 	#finished = false;
@@ -261,6 +266,10 @@ class Call implements ServerCall {
 				Math.min(parts.timeoutMs, maxTimerMs),
 			);
 		}
+	}
+
+	get path(): string {
+		return this.#served.method.path;
 	}
 
 	get signal(): AbortSignal {
@@ -370,9 +379,9 @@ class Call implements ServerCall {
 		this.#outgoing.fail(end);
 		this.#incoming.fail(end);
 		this.#parts.onEnd({
-			path: this.#served.method.path,
+			path: this.path,
 			metadata: this.metadata,
-			startedMs: this.#startedMs,
+			startedMs: this.startedMs,
 			endedMs: performance.timeOrigin + performance.now(),
 			error,
 		});

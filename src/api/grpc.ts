@@ -109,8 +109,12 @@ export interface CallRecord {
 	readonly error: SlipwayError | undefined;
 }
 
+/** A call that has not ended. */
+export type RunningCall = Pick<CallRecord, "path" | "metadata" | "startedMs">;
+
 /** Serves calls on connections that are handed to it. Disposing it ends them all at once. */
 export interface GrpcServer extends AsyncDisposable {
+	readonly runningCalls: readonly RunningCall[];
 	/** Takes the connection over; resolves when it is closed. Never rejects: a broken connection is an end like any other. */
 	accept(connection: Duplex): Promise<void>;
 	/** No new calls (clients are told); resolves when those that run have ended. */
