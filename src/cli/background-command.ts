@@ -35,7 +35,7 @@ export async function backgroundCommand(argv: readonly string[], terminal: Termi
 		);
 	}
 	// Before the engine goes to its own mount namespace.
-	const view = fileSystemView();
+	const view = fileSystemView(env);
 	const { startDaemon } = await import("../daemon/daemon.ts");
 	const { mergeConfig } = await import("../daemon/merge-config.ts");
 	const { loadConfigFile } = await import("../daemon/config-file.ts");

@@ -1,6 +1,6 @@
 import { lstatSync, mkdirSync, readlinkSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { defaultRoot } from "../daemon/default-root.ts";
+import { defaultRoot, ownUid } from "../daemon/default-root.ts";
 import { version } from "../daemon/version.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -19,19 +19,19 @@ export interface BuilderPlace {
  * `/tmp/slipway-<uid>`. Undefined if that is not the user's own. `root` is the absolute state directory.
  */
 export function builderPlace(root: string, env: Env): BuilderPlace | undefined {
-	const uid = process.getuid?.() ?? 0;
+	const uid = ownUid(env);
 	const runtime = env["XDG_RUNTIME_DIR"];
 	const directory = uid === 0 ? "/run/slipway" : runtime ? join(runtime, "slipway") : `/tmp/slipway-${uid}`;
 	try {
 		mkdirSync(directory, { recursive: true, mode: 0o700 });
 		const found = lstatSync(directory);
-		if (!found.isDirectory() || found.uid !== uid || (found.mode & 0o022) !== 0) {
+		if (!found.isDirectory() || found.uid !== process.getuid?.() || (found.mode & 0o022) !== 0) {
 			return undefined;
 		}
 	} catch {
 		return undefined;
 	}
-	const name = root === resolve(defaultRoot(env, uid)) ? "slipwayd" : `slipwayd-${shortHash(root)}`;
+	const name = root === resolve(defaultRoot(env)) ? "slipwayd" : `slipwayd-${shortHash(root)}`;
 	return {
 		commandSocket: join(directory, `${name}.command`),
 		apiSocket: join(directory, `${name}.sock`),
@@ -69,8 +69,15 @@ export function builderIdentity(options: {
 	];
 }
 
-/** The mount namespace and root directory of this process: a path means the same file where both are equal. */
-export function fileSystemView(): string {
+/**
+ * The mount namespace and root directory of this process, or of the user outside of the namespace that was made for him: a
+ * path means the same file where both are equal.
+ */
+export function fileSystemView(env: Env): string {
+	const outer = env["SLIPWAY_OUTER_VIEW"];
+	if (outer !== undefined && outer !== "") {
+		return outer;
+	}
 	return `${readlinkSync("/proc/self/ns/mnt")} ${statSync("/").dev}:${statSync("/").ino}`;
 }
 

@@ -38,7 +38,7 @@ export async function daemonCommand(argv: readonly string[], terminal: Terminal)
 	}
 	const { env } = terminal;
 	const file = loadConfigFile(flags.string("config") ?? defaultConfigFile);
-	const root = env["SLIPWAY_ROOT"] || defaultRoot(env, process.getuid?.() ?? 0);
+	const root = env["SLIPWAY_ROOT"] || defaultRoot(env);
 	const config = mergeConfig(file, readFlags(flags, env), root);
 	if (config.grpc.addresses.length === 0) {
 		throw new SlipwayError("invalid-argument", "--addr cannot be empty");

@@ -21,7 +21,7 @@ export async function openDiskBuilder(flags: ParsedFlags, terminal: Terminal): P
 		return await connectClient(address, { env, signal });
 	}
 	const options = engineOptions(flags, terminal);
-	const root = options.root ?? resolve(defaultRoot(env, process.getuid?.() ?? 0));
+	const root = options.root ?? resolve(defaultRoot(env));
 	const place = builderPlace(root, env);
 	if (place !== undefined && (await isListening(place.apiSocket))) {
 		const { connectClient } = await import("../client/connect.ts");

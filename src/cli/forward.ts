@@ -1,4 +1,4 @@
-import type { ChildProcessByStdio } from "node:child_process";
+import type { ChildProcessByStdio, SpawnOptions } from "node:child_process";
 import { closeSync, openSync, writeSync } from "node:fs";
 import { createConnection, type Socket } from "node:net";
 import { resolve } from "node:path";
@@ -38,8 +38,7 @@ export async function forwardCommand(options: {
 	) {
 		return undefined;
 	}
-	const uid = process.getuid?.() ?? 0;
-	const root = resolve(flags.string("root") || env["SLIPWAY_ROOT"] || defaultRoot(env, uid));
+	const root = resolve(flags.string("root") || env["SLIPWAY_ROOT"] || defaultRoot(env));
 	const place = builderPlace(root, env);
 	if (place === undefined) {
 		return undefined;
@@ -50,7 +49,7 @@ export async function forwardCommand(options: {
 	});
 	const start: StartCommand = {
 		identity: builderIdentity({ program: options.program, env, engine }),
-		view: fileSystemView(),
+		view: fileSystemView(env),
 		argv: options.argv.map(ownFiles),
 		env,
 		cwd: process.cwd(),
@@ -225,13 +224,19 @@ function sendStdin(socket: Socket): void {
 /** True when it listens. It works for the user from then on, and outlives this process. */
 async function startBuilder(program: string, args: readonly string[], place: BuilderPlace): Promise<boolean> {
 	const { spawn } = await import("node:child_process");
+	const { spawnInUserNamespace } = await import("../daemon/user-namespace.ts");
 	const log = openSync(place.log, "a", 0o600);
 	try {
-		const child = spawn(process.execPath, [program, ...args], {
-			detached: true,
-			cwd: "/",
-			stdio: ["ignore", "pipe", log],
-		}) as ChildProcessByStdio<null, Readable, null>;
+		const options = { detached: true, cwd: "/", stdio: ["ignore", "pipe", log] } satisfies SpawnOptions;
+		const argv = [process.execPath, program, ...args] as const;
+		const child = (
+			process.getuid?.() === 0
+				? spawn(argv[0], argv.slice(1), options)
+				: await spawnInUserNamespace([...argv], {
+						...options,
+						env: { ...process.env, SLIPWAY_OUTER_VIEW: fileSystemView(process.env) },
+					})
+		) as ChildProcessByStdio<null, Readable, null>;
 		const listens = await new Promise<boolean>((settle) => {
 			// Its only line says that it listens.
 			child.stdout.once("data", () => settle(true));

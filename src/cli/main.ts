@@ -3,6 +3,7 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { constants, Script } from "node:vm";
+import { ownUid } from "../daemon/default-root.ts";
 import { buildFlags } from "./build-flags.ts";
 import type { FlagSpec } from "./flags.ts";
 import { forwardCommand } from "./forward.ts";
@@ -72,7 +73,7 @@ function cacheFile(bundle: string): string | undefined {
 /** A directory of the user's own: who can write there can run code as him. */
 function cacheDirectory(): string | undefined {
 	const { XDG_CACHE_HOME: cache, HOME: home } = process.env;
-	if (process.getuid?.() === 0) {
+	if (ownUid(process.env) === 0) {
 		return "/var/cache/slipway";
 	}
 	if (cache !== undefined && cache !== "") {

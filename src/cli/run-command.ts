@@ -24,9 +24,33 @@ export async function runProgram(name: string, argv: readonly string[], terminal
 			const { buildctlCommand } = await import("./buildctl/buildctl.ts");
 			return await buildctlCommand(argv, terminal);
 		}
+		case "slipwayd":
+		case "buildkitd":
+			return await runCommand(["daemon", ...argv], terminal);
 		default:
 			return await runCommand(argv, terminal);
 	}
+}
+
+const commandsWithEngine: ReadonlySet<string | undefined> = new Set([
+	"build",
+	"b",
+	"du",
+	"prune",
+	"daemon",
+	"background-builder",
+]);
+
+/** True if the command line opens an engine, for which this process has to be root, if only in a namespace of its own. */
+export function needsRoot(name: string, argv: readonly string[], env: Terminal["env"]): boolean {
+	if (argv.includes("--help") || argv.includes("-h")) {
+		return false;
+	}
+	if (name === "slipwayd" || name === "buildkitd") {
+		return true;
+	}
+	const isElsewhere = argv.some((arg) => /^--builder(?:=|$)/.test(arg)) || Boolean(env["SLIPWAY_BUILDER"]);
+	return name !== "buildctl" && commandsWithEngine.has(argv[0]) && !isElsewhere;
 }
 
 /** One command line, to its exit code; what goes wrong is told on the terminal. */

@@ -30,10 +30,7 @@ export async function stopCommand(argv: readonly string[], terminal: Terminal): 
 	if (flags.args.length > 0) {
 		throw new SlipwayError("invalid-argument", `slipway stop takes no arguments, but got ${flags.args[0]}`);
 	}
-	const { root = resolve(defaultRoot(terminal.env, process.getuid?.() ?? 0)) } = engineOptions(
-		flags,
-		terminal,
-	);
+	const { root = resolve(defaultRoot(terminal.env)) } = engineOptions(flags, terminal);
 	const place = builderPlace(root, terminal.env);
 	const socket = place === undefined ? undefined : await connect(place.commandSocket);
 	if (socket === undefined) {

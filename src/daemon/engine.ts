@@ -135,11 +135,11 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 	if (uid !== 0) {
 		throw new SlipwayError(
 			"permission-denied",
-			"building needs root for now, to mount file systems: run it with sudo; building as another user is not supported yet",
+			"an engine needs root, if only that of a user namespace: the command slipway makes one for users, a program can reach the builder of 'slipway daemon' with connect()",
 		);
 	}
 	await using stack = new AsyncDisposableStack();
-	const state = stack.use(openStateDirectory(resolve(options.root ?? defaultRoot(options.env, uid))));
+	const state = stack.use(openStateDirectory(resolve(options.root ?? defaultRoot(options.env))));
 	const { root, database } = state;
 	const signal = new AbortController().signal;
 	const beforeMounts = enterOwnMounts();

@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
-import { listMounts, unmount } from "../sys/mount.ts";
+import { listMounts, mount, unmount } from "../sys/mount.ts";
+import { inUserNamespace } from "../sys/namespace.ts";
 
 export const cgroupRoot = "/sys/fs/cgroup";
 const unifiedMount = `${cgroupRoot}/unified`;
@@ -7,8 +8,11 @@ const unifiedMount = `${cgroupRoot}/unified`;
 /** How this machine groups processes: one tree (version 2), a tree per controller (version 1), or not at all. */
 export type CgroupVersion = "v1" | "v2" | "none";
 
-/** Reads the mounts that this thread sees. */
+/** Reads the mounts that this thread sees. Root of a user namespace only cannot make groups. */
 export function cgroupVersion(): CgroupVersion {
+	if (inUserNamespace()) {
+		return "none";
+	}
 	if (existsSync(`${cgroupRoot}/cgroup.controllers`)) {
 		return "v2";
 	}
@@ -20,7 +24,13 @@ export function cgroupVersion(): CgroupVersion {
  * called in a mount namespace of our own only, else the whole machine would lose the mount.
  */
 export function hideUnifiedHierarchy(): void {
-	if (listMounts(unifiedMount).some((mount) => mount.type === "cgroup2")) {
+	if (!listMounts(unifiedMount).some((each) => each.type === "cgroup2")) {
+		return;
+	}
+	if (inUserNamespace()) {
+		// What the machine mounted is not for a user namespace to unmount.
+		mount({ type: "tmpfs", source: "none", options: ["ro", "size=0"] }, unifiedMount);
+	} else {
 		unmount(unifiedMount);
 	}
 }

@@ -60,9 +60,11 @@ export interface SpecInput {
 	readonly cgroupsPath: string | undefined;
 	readonly resources: Resources | undefined;
 	readonly pidsLimit: number | undefined;
-	/** Undefined is the machine's. */
+	/** Undefined is the machine's, empty a new one. */
 	readonly networkNamespace: string | undefined;
 	readonly cgroupNamespace: boolean;
+	/** Which ids there are: those of the machine, some of them in a user namespace, or only one there. */
+	readonly ids: "all" | "mapped" | "single";
 	/** Of this process: what an insecure step gets (bit set as in /proc/self/status, `CapBnd`). */
 	readonly ownCapabilities: bigint;
 }
@@ -92,7 +94,8 @@ export function containerSpec(input: SpecInput): RuntimeSpec {
 			user: {
 				uid: input.user.uid,
 				gid: input.user.gid,
-				additionalGids: [...new Set([input.user.gid, ...input.user.additionalGids])],
+				additionalGids:
+					input.ids === "single" ? [] : [...new Set([input.user.gid, ...input.user.additionalGids])],
 			},
 			args: run.process.args,
 			env: run.process.env,
@@ -115,7 +118,7 @@ export function containerSpec(input: SpecInput): RuntimeSpec {
 		root: { path: input.rootfs, readonly: run.root.readonly },
 		hostname: run.hostname ?? "buildkitsandbox",
 		mounts: lastPerTarget([
-			...defaultMounts(insecure),
+			...defaultMounts(insecure).flatMap((mount) => adaptMount(mount, input.ids)),
 			...sysMount(input),
 			...etcMounts(input),
 			...input.mounts,
@@ -123,16 +126,19 @@ export function containerSpec(input: SpecInput): RuntimeSpec {
 		linux: {
 			namespaces: namespaces(input),
 			...(run.userNamespace === undefined ? {} : { uidMappings: allIds, gidMappings: allIds }),
-			resources: {
-				devices: insecure
-					? [
-							{ allow: true, type: "c", access: "rwm" },
-							{ allow: true, type: "b", access: "rwm" },
-						]
-					: [{ allow: false, access: "rwm" }],
-				...resources(input.resources),
-				...(input.pidsLimit === undefined ? {} : { pids: { limit: input.pidsLimit } }),
-			},
+			resources:
+				input.ids === "all"
+					? {
+							devices: insecure
+								? [
+										{ allow: true, type: "c", access: "rwm" },
+										{ allow: true, type: "b", access: "rwm" },
+									]
+								: [{ allow: false, access: "rwm" }],
+							...resources(input.resources),
+							...(input.pidsLimit === undefined ? {} : { pids: { limit: input.pidsLimit } }),
+						}
+					: {},
 			...(input.cgroupsPath === undefined ? {} : { cgroupsPath: input.cgroupsPath }),
 			...(seccomp === undefined ? {} : { seccomp }),
 			maskedPaths: insecure ? [] : maskedPaths,
@@ -144,7 +150,8 @@ export function containerSpec(input: SpecInput): RuntimeSpec {
 function namespaces(input: SpecInput): readonly RuntimeNamespace[] {
 	const all: RuntimeNamespace[] = [{ type: "pid" }, { type: "ipc" }, { type: "uts" }, { type: "mount" }];
 	if (input.networkNamespace !== undefined) {
-		all.push({ type: "network", path: input.networkNamespace });
+		const path = input.networkNamespace;
+		all.push(path === "" ? { type: "network" } : { type: "network", path });
 	}
 	if (input.cgroupNamespace) {
 		all.push({ type: "cgroup" });
@@ -158,9 +165,22 @@ function namespaces(input: SpecInput): readonly RuntimeNamespace[] {
 /** What the namespace has already; runc wants to be told. */
 const allIds = [{ containerID: 0, hostID: 0, size: 4_294_967_295 }];
 
-/** A user namespace mounts sysfs only where the network is one of its own; a step's never is, so the machine's is shown. */
-function sysMount({ run }: SpecInput): readonly RuntimeMount[] {
-	return run.userNamespace === undefined
+/** Root of a user namespace has no control groups to show, and where there is only one id no group of terminals. */
+function adaptMount(mount: RuntimeMount, ids: SpecInput["ids"]): readonly RuntimeMount[] {
+	if (ids === "all") {
+		return [mount];
+	}
+	if (mount.type === "cgroup") {
+		return [];
+	}
+	return mount.type === "devpts" && ids === "single"
+		? [{ ...mount, options: (mount.options ?? []).filter((option) => !option.startsWith("gid=")) }]
+		: [mount];
+}
+
+/** A user namespace mounts sysfs only where the network is one of its own; else the machine's is shown. */
+function sysMount({ run, ids, networkNamespace }: SpecInput): readonly RuntimeMount[] {
+	return run.userNamespace === undefined && (ids === "all" || networkNamespace !== undefined)
 		? []
 		: [
 				{

@@ -17,7 +17,10 @@ export interface NetworkProvider extends AsyncDisposable {
 }
 
 export interface StepNetwork {
-	/** For the runtime's configuration; undefined is the machine's own network. */
+	/**
+	 * For the runtime's configuration; undefined is the machine's own network, empty a new namespace that the runtime makes, with
+	 * a loopback interface.
+	 */
 	readonly namespacePath: string | undefined;
 	/** Name servers that are there in any case, for a machine whose own can only be reached from itself. */
 	readonly nameservers: readonly string[];

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { canceled, SlipwayError, wrap } from "../errors/errors.ts";
 import type { RuntimeMount } from "../oci/runtime-spec.ts";
 import { listMounts, mount, unmount } from "../sys/mount.ts";
+import { idsOfNamespace } from "../sys/namespace.ts";
 import { resolveInRoot } from "../sys/root-path.ts";
 import type { MountSpec } from "../sys/sys.ts";
 import { type CgroupVersion, cgroupVersion, defaultPidsLimit } from "./cgroups.ts";
@@ -122,6 +123,7 @@ class OciExecutor implements Executor {
 				pidsLimit: cgroup.path === undefined ? undefined : this.#pidsLimit,
 				networkNamespace: network.namespacePath,
 				cgroupNamespace: this.#cgroups === "v2",
+				ids: idsOfNamespace(),
 				ownCapabilities: boundingSet(),
 			});
 			writeInto(bundle, "config.json", runtimeSpecJson(withDeviceEdits(spec, run.devices ?? [])));

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { SlipwayError } from "../errors/errors.ts";
+import { inUserNamespace } from "../sys/namespace.ts";
 import { spawn } from "../sys/spawn.ts";
 import { findProgram } from "./find-program.ts";
 
@@ -75,7 +76,9 @@ export function execCommand(
 }
 
 function logTo(runtime: Runtime, logFile: string): [string, ...string[]] {
-	return [runtime.path, "--root", runtime.stateDir, "--log", logFile, "--log-format", "json"];
+	// Root of a user namespace has no control groups; runc finds that out by itself.
+	const groups = runtime.name === "crun" && inUserNamespace() ? ["--cgroup-manager=disabled"] : [];
+	return [runtime.path, ...groups, "--root", runtime.stateDir, "--log", logFile, "--log-format", "json"];
 }
 
 /** Removes what the runtime knows of a container, and ends its processes. One that it does not know is no error. */

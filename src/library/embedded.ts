@@ -17,7 +17,7 @@ export async function embedEngine(options: CreateEngineOptions): Promise<{
 	readonly solve: Solve;
 	readonly close: () => Promise<void>;
 }> {
-	const root = options.root ?? defaultRoot(process.env, process.getuid?.() ?? 0);
+	const root = options.root ?? defaultRoot(process.env);
 	const config = mergeConfig(
 		parseConfig("", ""),
 		{

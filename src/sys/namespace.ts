@@ -46,14 +46,22 @@ export function becomeSubreaper(): void {
 
 /** True if user ids here are not those of the machine: devices cannot be made, `trusted.` attributes not be set. */
 export function inUserNamespace(): boolean {
+	return idsOfNamespace() !== "all";
+}
+
+/** Which user ids there are here: all of the machine, some of them in a user namespace, or in there only one. */
+export function idsOfNamespace(): "all" | "mapped" | "single" {
 	let map: string;
 	try {
 		map = readFileSync("/proc/self/uid_map", "utf8");
 	} catch {
 		// A kernel without user namespaces.
-		return false;
+		return "all";
 	}
-	return !/^\s*0\s+0\s+4294967295\s*$/.test(map);
+	if (/^\s*0\s+0\s+4294967295\s*$/.test(map)) {
+		return "all";
+	}
+	return /^\s*\d+\s+\d+\s+1\s*$/.test(map) ? "single" : "mapped";
 }
 
 /** Numbers of capabilities that are asked for, capability.h. */

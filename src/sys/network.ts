@@ -1,7 +1,7 @@
 import { closeSync, constants, openSync } from "node:fs";
 import { SlipwayError } from "../errors/errors.ts";
 import { cFunction } from "./ffi.ts";
-import { enterNamespace, unshare } from "./namespace.ts";
+import { enterNamespace, inUserNamespace, unshare } from "./namespace.ts";
 import {
 	attribute,
 	messageFlag,
@@ -56,6 +56,12 @@ export function inNetworkNamespace<T>(namespace: NetworkNamespace, work: () => T
 
 /** The thread is back where it was when this returns or throws. */
 function aside<T>(work: () => T): T {
+	if (inUserNamespace()) {
+		throw new SlipwayError(
+			"permission-denied",
+			"in a user namespace the way back from another network is closed: the machine's belongs to the machine",
+		);
+	}
 	const home = openSync(currentNamespace, constants.O_RDONLY);
 	try {
 		return work();
