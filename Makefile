@@ -3,13 +3,14 @@
 # Both need a Debian or Ubuntu machine, root, and the network for apt and npm.
 
 IMAGES := .slipway/images
+CLIENTS := .slipway/clients
 
-.PHONY: demo test packages images clean
+.PHONY: demo test packages images clients clean
 
 demo: packages node_modules images
 	@scripts/demo
 
-test: packages node_modules images
+test: packages node_modules images clients
 	npm run check
 	npm test
 	npm run build
@@ -25,6 +26,10 @@ node_modules: package.json package-lock.json
 # Made once from Debian's own packages; no image registry is needed.
 images:
 	@scripts/base-images $(IMAGES)
+
+# Debian's docker, docker-buildx and docker-compose, unpacked for the tests.
+clients:
+	@scripts/docker-clients $(CLIENTS)
 
 clean:
 	rm -rf dist node_modules .slipway
