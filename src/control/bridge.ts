@@ -122,14 +122,14 @@ export function createBridge(
 			options.progress.write({ kind: "warning", warning });
 		},
 		async newContainer(request, { signal }) {
-			checkContainer(request.network, allowed);
 			const trees = request.mounts.map((mount) => ("ref" in mount ? mount.ref : undefined));
 			const outputs = await Promise.all(trees.map((ref) => ref && refs.output(ref, signal)));
 			const container = await services.containers(request, {
 				outputs,
 				session,
 				signal,
-				allowInsecure: allowed.has("security.insecure"),
+				allowsHostNetwork: allowed.has("network.host"),
+				allowsInsecure: allowed.has("security.insecure"),
 			});
 			return containers.use(container);
 		},
@@ -187,10 +187,4 @@ function imageIdentity(
 					...(layout.sessionId === undefined ? [] : ([["oci.session", layout.sessionId]] as const)),
 				]),
 			};
-}
-
-function checkContainer(network: string, allowed: ReadonlySet<Entitlement>): void {
-	if (network === "host" && !allowed.has("network.host")) {
-		throw new SlipwayError("permission-denied", "network.host is not allowed");
-	}
 }

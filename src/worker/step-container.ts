@@ -41,8 +41,9 @@ export interface ContainerContext {
 	/** Of each mount that has a tree. */
 	readonly outputs: readonly Output[];
 	readonly session: Session;
-	/** Whether a process may have all rights. */
-	readonly allowInsecure: boolean;
+	/** What its processes may ask for. */
+	readonly allowsHostNetwork: boolean;
+	readonly allowsInsecure: boolean;
 	/** Ends the preparation only. */
 	readonly signal: AbortSignal;
 }
@@ -165,12 +166,13 @@ class StepContainer implements FrontendContainer {
 	}
 
 	async start(process: ContainerProcessRequest): Promise<ContainerProcess> {
-		const { session, allowInsecure, life } = this.#state;
-		if (process.security === "insecure" && !allowInsecure) {
-			throw new SlipwayError("permission-denied", "security.insecure is not allowed");
-		}
-		if (life.signal.aborted) {
-			throw canceled(life.signal.reason);
+		const { session, life } = this.#state;
+		const refused = this.#refusal(process);
+		if (refused !== undefined) {
+			// As a process that has ended: a client asks for its end.
+			const exited = Promise.reject(refused);
+			exited.catch(() => {});
+			return { exited, resize: () => {}, signal: () => {} };
 		}
 		const env = await environment(process, { session, platform: this.#platform, signal: life.signal });
 		const runs = Promise.withResolvers<RunningProcess | undefined>();
@@ -226,6 +228,17 @@ class StepContainer implements FrontendContainer {
 			resize: (size) => running?.resize(size),
 			signal: (signal) => running?.signal(signal),
 		};
+	}
+
+	#refusal({ security }: ContainerProcessRequest): SlipwayError | undefined {
+		const { allowsHostNetwork, allowsInsecure, life } = this.#state;
+		if (this.#request.network === "host" && !allowsHostNetwork) {
+			return new SlipwayError("permission-denied", "network.host is not allowed");
+		}
+		if (security === "insecure" && !allowsInsecure) {
+			return new SlipwayError("permission-denied", "security.insecure is not allowed");
+		}
+		return life.signal.aborted ? new SlipwayError("not-found", `container ${this.#id} not found`) : undefined;
 	}
 
 	async mount(index: number): Promise<Pick<FrontendRef, "readFile" | "readDirectory" | "stat">> {
