@@ -85,6 +85,7 @@ function readFlags(flags: ParsedFlags, env: Terminal["env"]): ConfigFlags {
 		cniPoolSize: integer(flags, "oci-cni-pool-size"),
 		maxParallelism: integer(flags, "oci-max-parallelism"),
 		idleExitMs: durationMs(flags, "idle-exit"),
+		debugAddress: flags.string("debugaddr"),
 		addresses: listOf(flags, "addr"),
 		entitlements: listOf(flags, "allow-insecure-entitlement"),
 		platforms: listOf(flags, "oci-worker-platform"),

@@ -40,6 +40,11 @@ export const daemonFlags: readonly FlagSpec[] = [
 	bool("trace", "Log most"),
 	text("log-format", "text or json (default text)", "format"),
 	text("log-level", "trace, debug, info, warn, error (default $BUILDKITD_LOG_LEVEL, else info)", "level"),
+	text(
+		"debugaddr",
+		"Address of a server for profiles and metrics: host:port, unix:// (default none)",
+		"address",
+	),
 	list(
 		"allow-insecure-entitlement",
 		"What builds may be allowed: network.host, security.insecure, device",
@@ -67,7 +72,6 @@ export const daemonFlags: readonly FlagSpec[] = [
 	missing("string", "oci-worker-apparmor-profile", "steps run without AppArmor"),
 	missing("bool", "oci-worker-selinux", "steps run without SELinux labels"),
 	missing("bool", "proxy-network", "steps have no network through a proxy"),
-	missing("string", "debugaddr", "there is no debugging server"),
 	missing("string", "otel-socket-path", "steps have no trace socket"),
 	bool("cdi-disabled", "No devices for steps (always so)"),
 	missing("list", "cdi-spec-dir", "there are no devices"),

@@ -37,6 +37,8 @@ export interface OpenHistoryOptions extends HistoryOptions {
 }
 
 const collectEveryMs = 120_000;
+/** BuildKit's: clients send the last of their spans when they end. */
+const traceWaitMs = 3000;
 /** A listener that is so far behind does not listen. */
 const maxWaitingEvents = 4096;
 
@@ -67,6 +69,8 @@ class Queue implements History {
 	readonly #listeners = new Set<Listener>();
 	/** Deleted while somebody listened to it. */
 	readonly #deleted = new Set<string>();
+	/** What saves the trace of a build that has ended. */
+	readonly #traces = new Map<string, () => Promise<void>>();
 	readonly #timer: NodeJS.Timeout;
 	#draining = false;
 
@@ -123,7 +127,20 @@ class Queue implements History {
 		}
 	}
 
-	async finalize(): Promise<void> {}
+	keepTrace(ref: string, take: () => string): void {
+		let saving: Promise<void> | undefined;
+		const save = (): Promise<void> => {
+			clearTimeout(timer);
+			saving ??= this.#saveTrace(ref, take).finally(() => this.#traces.delete(ref));
+			return saving;
+		};
+		const timer = setTimeout(() => void save(), traceWaitMs).unref();
+		this.#traces.set(ref, save);
+	}
+
+	async finalize(ref: string): Promise<void> {
+		await this.#traces.get(ref)?.();
+	}
 
 	find(ref: string): BuildHistoryRecord | undefined {
 		return this.#deleted.has(ref) ? undefined : this.#store.find(ref);
@@ -209,6 +226,7 @@ class Queue implements History {
 		clearInterval(this.#timer);
 		this.#active.clear();
 		this.drain();
+		await Promise.all([...this.#traces.values()].map((save) => save()));
 	}
 
 	*#known(request: BuildHistoryRequest): Generator<BuildHistoryEvent, void> {
@@ -296,6 +314,24 @@ class Queue implements History {
 				numWarnings: summary.warnings,
 			},
 		};
+	}
+
+	/** Never rejects. */
+	async #saveTrace(ref: string, take: () => string): Promise<void> {
+		try {
+			const text = take();
+			const kept = text === "" ? undefined : await this.#write(Buffer.from(text));
+			const record = this.#store.find(ref);
+			if (kept === undefined || record === undefined) {
+				return;
+			}
+			const trace = descriptorMessage(historyMediaTypes.trace, kept);
+			const changed = { ...record, trace, Generation: record.Generation + 1 };
+			this.#store.put(changed, []);
+			this.#tell({ type: BuildHistoryEventType.COMPLETE, record: changed });
+		} catch (error) {
+			this.#options.warn(`the trace of build ${ref} is not kept: ${toError(error).message}`);
+		}
 	}
 
 	#write(bytes: Uint8Array): Promise<{ readonly digest: string; readonly size: number }> {

@@ -23,6 +23,8 @@ export interface History extends AsyncDisposable {
 	/** Rejects with `unknown` for a build that has no record. */
 	update(ref: string, change: { readonly pinned: boolean }): Promise<void>;
 	delete(ref: string): Promise<void>;
+	/** The trace of a build that has ended. It is taken when no more of it is expected: a moment later, or at `finalize`. */
+	keepTrace(ref: string, take: () => string): void;
 	/** Resolves when nothing will be added to the record of a build that has ended. */
 	finalize(ref: string): Promise<void>;
 	/**

@@ -7,9 +7,12 @@ import {
 } from "../api/generated/control.ts";
 import type { ServerCall } from "../api/grpc.ts";
 import { timestampOf } from "../api/timestamps.ts";
+import { parentSpan, type SpanContext } from "../api/trace-context.ts";
 import { canceled, type SlipwayError, toError } from "../errors/errors.ts";
-import { type ProgressEvent, progressTime } from "../progress/progress.ts";
+import { wireError } from "../frontend/wire-error.ts";
+import { type ProgressSink, progressTime } from "../progress/progress.ts";
 import type { Session } from "../session/session.ts";
+import { traceBuild } from "./build-trace.ts";
 import type { BuildOptions, BuildRequest, BuildResponse } from "./control.ts";
 import type { ControlServiceOptions } from "./service.ts";
 import type { Builds, OpenBuild } from "./service-builds.ts";
@@ -31,8 +34,11 @@ export async function solve(
 	const order = readSolveRequest(message);
 	using build = services.builds.open(order.request.ref, { store: services.history.blobs });
 	try {
-		const run = (): Promise<BuildResponse> => runForClient(services, order, { build, call });
-		const response = order.internal ? await run() : await recorded(services, order.request, build, run);
+		const run = (progress: ProgressSink): Promise<BuildResponse> =>
+			runForClient(services, order, { build, call, progress });
+		const response = order.internal
+			? await run(build.log)
+			: await recorded(services, order.request, { build, parent: parentSpan(call.metadata), run });
 		return { ExporterResponse: new Map(Object.entries(response.exporterResponse)) };
 	} finally {
 		services.onBuildEnd();
@@ -46,20 +52,14 @@ export async function buildHere(
 	{ progress, signal, ...options }: BuildOptions,
 ): Promise<BuildResponse> {
 	using build = services.builds.open(request.ref, { store: services.history.blobs });
-	const both = {
-		write(event: ProgressEvent): void {
-			progress.write(event);
-			build.log.write(event);
-		},
-	};
+	const run = (recording: ProgressSink): Promise<BuildResponse> =>
+		services.controller.build(request, {
+			...options,
+			progress: both(progress, recording),
+			signal: AbortSignal.any([signal, build.signal]),
+		});
 	try {
-		return await recorded(services, request, build, () =>
-			services.controller.build(request, {
-				...options,
-				progress: both,
-				signal: AbortSignal.any([signal, build.signal]),
-			}),
-		);
+		return await recorded(services, request, { build, parent: undefined, run });
 	} finally {
 		services.onBuildEnd();
 	}
@@ -68,19 +68,38 @@ export async function buildHere(
 interface SolveCall {
 	readonly build: OpenBuild;
 	readonly call: ServerCall;
+	readonly progress: ProgressSink;
+}
+
+interface RecordedBuild {
+	readonly build: OpenBuild;
+	/** The client's span. */
+	readonly parent: SpanContext | undefined;
+	readonly run: (progress: ProgressSink) => Promise<BuildResponse>;
+}
+
+function both(first: ProgressSink, second: ProgressSink): ProgressSink {
+	return {
+		write(event) {
+			first.write(event);
+			second.write(event);
+		},
+	};
 }
 
 async function recorded(
 	services: SolveServices,
 	request: BuildRequest,
-	build: OpenBuild,
-	run: () => Promise<BuildResponse>,
+	{ build, parent, run }: RecordedBuild,
 ): Promise<BuildResponse> {
+	const startedMs = progressTime();
+	const { ref } = request;
+	const trace = services.tracing && traceBuild(services.tracing, { parent, ref });
 	const active = services.history.start(recordOf(request));
 	let response: BuildResponse | undefined;
 	let error: SlipwayError | undefined;
 	try {
-		response = await run();
+		response = await run(trace === undefined ? build.log : both(build.log, trace));
 		return response;
 	} catch (thrown) {
 		error = toError(thrown);
@@ -94,21 +113,26 @@ async function recorded(
 			results: resultsOf(response),
 			source: services.content,
 		});
+		if (trace !== undefined) {
+			trace.end(error?.message);
+			services.history.keepTrace(ref, () => trace.take());
+		}
+		services.onRecorded?.({ startedMs, endedMs: progressTime(), error, ...build.log.summary() });
 	}
 }
 
 async function runForClient(
 	services: SolveServices,
 	{ request, sessionId }: SolveOrder,
-	{ build, call }: SolveCall,
+	{ build, call, progress }: SolveCall,
 ): Promise<BuildResponse> {
 	const waiting = AbortSignal.any([call.signal, build.signal]);
 	const session = sessionId === "" ? noSession : await services.sessions.find(sessionId, { signal: waiting });
 	const signal = AbortSignal.any([waiting, session.closed]);
 	try {
-		return await services.controller.build(request, { session, progress: build.log, signal });
+		return await services.controller.build(request, { session, progress, signal });
 	} catch (thrown) {
-		throw explain(thrown, { session, build, call });
+		throw explain(thrown, { session, build, call, progress });
 	}
 }
 
@@ -121,7 +145,7 @@ function explain(
 	if (build.signal.aborted || session.closed.aborted || call.signal.aborted) {
 		return canceled(thrown);
 	}
-	return error;
+	return wireError(error);
 }
 
 function recordOf({ ref, frontend, frontendOptions, exporters }: BuildRequest): BuildHistoryRecord {

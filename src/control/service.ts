@@ -1,11 +1,14 @@
 import type { MessageStream, Method, MethodKind, ServedMethod, ServerCall } from "../api/grpc.ts";
 import type { BytesMessage } from "../api/services/bytes-message.ts";
+import type { Tracing } from "../api/tracing.ts";
 import type { CacheManager } from "../cache/cache.ts";
 import type { ContentStore, LocalContent } from "../content/content.ts";
+import type { SlipwayError } from "../errors/errors.ts";
 import type { Platform } from "../oci/platform.ts";
 import type { Session } from "../session/session.ts";
 import type { Controller } from "./control.ts";
 import type { History } from "./history.ts";
+import type { BuildLogSummary } from "./service-log.ts";
 
 /**
  * What a builder does for its clients, as BuildKit's API has it: builds, their progress and their history, sessions, the cache, the
@@ -36,8 +39,19 @@ export interface ControlServiceOptions {
 	readonly version: BuilderVersion;
 	/** Called when a build has ended, for garbage collection. */
 	readonly onBuildEnd: () => void;
+	/** Where spans of builds go. Default: there are none. */
+	readonly tracing?: Tracing;
+	/** Told of each build that the history has, when it has ended. */
+	readonly onRecorded?: (build: BuildFigures) => void;
 	/** Size and free space of the disk that the cache is on. */
 	readonly disk: () => { readonly totalBytes: number; readonly freeBytes: number };
+}
+
+/** Times are milliseconds since the epoch. */
+export interface BuildFigures extends BuildLogSummary {
+	readonly startedMs: number;
+	readonly endedMs: number;
+	readonly error: SlipwayError | undefined;
 }
 
 /** The client's side of a session, through its call; it is over when `closed` is aborted. */

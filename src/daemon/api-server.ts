@@ -4,17 +4,25 @@ import type { Duplex } from "node:stream";
 import type { CallRecord } from "../api/grpc.ts";
 import { serveGrpc } from "../api/grpc-server.ts";
 import { createHealth } from "../api/health.ts";
+import { createSpanExporter, readOtlpResource, readOtlpSampler, readOtlpSettings } from "../api/otlp.ts";
 import { reflectionMethods } from "../api/reflection.ts";
+import { control } from "../api/services/control.ts";
+import { health } from "../api/services/health.ts";
+import { trace } from "../api/services/trace.ts";
+import { createTracing, type Tracing } from "../api/tracing.ts";
 import type { Controller } from "../control/control.ts";
 import { openHistory } from "../control/history-queue.ts";
 import type { BuilderVersion, GcRule } from "../control/service.ts";
 import { createControlService } from "../control/service-methods.ts";
+import { toError } from "../errors/errors.ts";
 import { gatewayMethods } from "../frontend/gateway/gateway-methods.ts";
 import { acceptSession } from "../session/remote-session.ts";
+import { createBuilderMetrics } from "./builder-metrics.ts";
 import type { GrpcConfig } from "./config.ts";
+import { createDebugServer, type DebugServer } from "./debug-server.ts";
 import type { Engine } from "./engine.ts";
 import { createGarbageCollector } from "./garbage-collector.ts";
-import { listen } from "./listeners.ts";
+import { type Listener, listen } from "./listeners.ts";
 import type { Logger } from "./logger.ts";
 
 export interface ServeApiOptions {
@@ -24,6 +32,7 @@ export interface ServeApiOptions {
 	readonly version: BuilderVersion;
 	readonly env: Readonly<Record<string, string | undefined>>;
 	readonly logger: Logger;
+	readonly debugAddress?: string;
 	/** Called whenever `busy` may have changed. */
 	readonly onChange?: () => void;
 }
@@ -76,6 +85,13 @@ export async function serveApi(engine: Engine, options: ServeApiOptions): Promis
 		warn,
 	});
 	const { content, cache, pool, controller, platforms } = engine.parts;
+	const tracing = openTracing(options, stack);
+	const metrics = createBuilderMetrics({
+		cache,
+		running: () => service.running,
+		connections: () => connections,
+		version: options.version,
+	});
 	const service = stack.use(
 		createControlService({
 			controller,
@@ -86,20 +102,36 @@ export async function serveApi(engine: Engine, options: ServeApiOptions): Promis
 			worker: { ...engine.worker, platforms, gcPolicy: options.gcPolicy },
 			version: options.version,
 			onBuildEnd: () => collector.request(),
+			onRecorded: metrics.addBuild,
+			tracing,
 			disk,
 		}),
 	);
-	const health = createHealth();
+	const healthState = createHealth();
 	const methods = [
 		...service.methods,
 		...gatewayMethods(async ({ metadata, signal }) => {
 			const [ref = ""] = metadata["buildkit-controlapi-buildid"] ?? [];
 			return (await engine.builds.find(ref, { signal })).handlers;
 		}),
-		...health.methods,
+		...healthState.methods,
+		...tracing.methods,
 	];
-	const server = stack.use(
-		serveGrpc([...methods, ...reflectionMethods(methods)], { onCall: (call) => logCall(logger, call) }),
+	const onCall = (call: CallRecord): void => {
+		logCall(logger, call);
+		metrics.addCall(call);
+		debug.addCall(call);
+		if (!untraced.has(call.path)) {
+			tracing.addCall(call);
+		}
+	};
+	const server = stack.use(serveGrpc([...methods, ...reflectionMethods(methods)], { onCall }));
+	const debug = stack.use(
+		createDebugServer({
+			metrics: metrics.registry,
+			runningCalls: () => server.runningCalls,
+			log: (message) => logger.log("debug", message),
+		}),
 	);
 	const changed = (): void => options.onChange?.();
 	let connections = 0;
@@ -119,6 +151,9 @@ export async function serveApi(engine: Engine, options: ServeApiOptions): Promis
 		await Promise.all(listeners.map((listener) => listener[Symbol.asyncDispose]()));
 	};
 	stack.defer(stopListening);
+	for (const listener of await listenForDebugging(options, debug)) {
+		stack.use(listener);
+	}
 	service.onChange(changed);
 	collector.request();
 	const held = stack.move();
@@ -134,7 +169,7 @@ export async function serveApi(engine: Engine, options: ServeApiOptions): Promis
 		},
 		async drain({ cancelAfterMs, signal }) {
 			await stopListening();
-			health.shutDown();
+			healthState.shutDown();
 			service.drain();
 			const ended = server.drain();
 			const idle = new Promise<void>((resolve) => {
@@ -148,6 +183,57 @@ export async function serveApi(engine: Engine, options: ServeApiOptions): Promis
 		},
 		[Symbol.asyncDispose]: () => held.disposeAsync(),
 	};
+}
+
+/** A build has a span of its own; the others would say nothing of any use. */
+const untraced: ReadonlySet<string> = new Set([
+	control.solve.path,
+	health.check.path,
+	health.watch.path,
+	trace.export.path,
+]);
+
+/** Where spans go is said by OpenTelemetry's environment variables. */
+function openTracing({ env, logger, version }: ServeApiOptions, stack: AsyncDisposableStack): Tracing {
+	const warn = (message: string): void => logger.log("warning", message);
+	const resource = readOtlpResource(env, {
+		"service.name": "slipwayd",
+		"service.version": version.version,
+		"telemetry.sdk.language": "nodejs",
+		"telemetry.sdk.name": "slipway",
+	});
+	const scope = { name: "slipway", version: version.version };
+	try {
+		const samples = readOtlpSampler(env);
+		const settings = readOtlpSettings(env);
+		const collector = settings && stack.use(createSpanExporter({ settings, warn }));
+		return createTracing({ resource, scope, collector, samples });
+	} catch (error) {
+		if (env["OTEL_IGNORE_ERROR"] !== "true" && env["OTEL_IGNORE_ERROR"] !== "1") {
+			throw error;
+		}
+		warn(`traces are not sent: ${toError(error).message}`);
+		return createTracing({ resource, scope });
+	}
+}
+
+async function listenForDebugging(
+	{ debugAddress, env, logger }: ServeApiOptions,
+	debug: DebugServer,
+): Promise<readonly Listener[]> {
+	if (debugAddress === undefined) {
+		return [];
+	}
+	const address = debugAddress.includes("://") ? debugAddress : `tcp://${debugAddress}`;
+	const listeners = await listen(
+		// Who may debug is who reaches the address, as with BuildKit.
+		{ addresses: [address], allowPlainTcp: true },
+		{ env, warn: () => {}, onConnection: (connection) => debug.accept(connection) },
+	);
+	for (const listener of listeners) {
+		logger.log("info", `debug handlers listening at ${listener.address}`);
+	}
+	return listeners;
 }
 
 function logCall(logger: Logger, { path, error, startedMs, endedMs }: CallRecord): void {

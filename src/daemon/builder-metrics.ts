@@ -4,7 +4,7 @@ import { getHeapStatistics } from "node:v8";
 import type { CallRecord } from "../api/grpc.ts";
 import { canonicalCode } from "../api/tracing.ts";
 import type { CacheManager } from "../cache/cache.ts";
-import type { SlipwayError } from "../errors/errors.ts";
+import type { BuildFigures } from "../control/service.ts";
 import { buildBuckets, callBuckets, createMetrics, type MetricsRegistry } from "./metrics.ts";
 
 /** What a builder counts. Names are BuildKit's where it has the same: `buildkit_builds_total` and so on. */
@@ -12,16 +12,6 @@ export interface BuilderMetrics {
 	readonly registry: MetricsRegistry;
 	addCall(call: CallRecord): void;
 	addBuild(build: BuildFigures): void;
-}
-
-export interface BuildFigures {
-	readonly startedMs: number;
-	readonly endedMs: number;
-	readonly error: SlipwayError | undefined;
-	readonly steps: number;
-	readonly cachedSteps: number;
-	readonly completedSteps: number;
-	readonly warnings: number;
 }
 
 export interface BuilderMetricsOptions {

@@ -15,6 +15,7 @@ export interface ConfigFile {
 	readonly logFormat?: string;
 	readonly logLevel?: string;
 	readonly addresses?: readonly string[];
+	readonly debugAddress?: string;
 	readonly uid?: number;
 	readonly gid?: number;
 	readonly tlsCert?: string;
@@ -98,7 +99,6 @@ function readTop(top: TomlTable): ConfigFile {
 	}
 	top.refuse("proxyNetwork", "steps have no network through a proxy");
 	top.refuse("provenanceEnvDir", "provenance takes nothing from files");
-	grpc.refuse("debugAddress", "there is no debugging server");
 	grpc.refuse("securityDescriptor", "it is for Windows");
 	top.table("otel").refuse("socketPath", "steps have no trace socket");
 	const cdi = top.table("cdi");
@@ -114,6 +114,7 @@ function readTop(top: TomlTable): ConfigFile {
 			logFormat: log.string("format"),
 			logLevel,
 			addresses: grpc.strings("address"),
+			debugAddress: grpc.string("debugAddress"),
 			uid: grpc.integer("uid"),
 			gid: grpc.integer("gid"),
 			tlsCert: tls.string("cert"),

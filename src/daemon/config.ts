@@ -25,6 +25,8 @@ export interface DaemonConfig {
 	readonly frontends: FrontendsConfig;
 	/** How long the list of platforms that this machine runs is believed. */
 	readonly platformsMaxAgeMs: number;
+	/** Where the debugging server listens, `host:port` or as in `grpc.addresses`. Default: there is none. */
+	readonly debugAddress?: string;
 	/** Graceful end when nothing was to be done for that long. Default: never. */
 	readonly idleExitMs?: number;
 }

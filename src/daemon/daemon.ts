@@ -50,6 +50,7 @@ export async function startDaemon(config: DaemonConfig, options: DaemonOptions):
 			version: options.version,
 			env,
 			logger,
+			...(config.debugAddress === undefined ? {} : { debugAddress: config.debugAddress }),
 			onChange: () => watchIdle(),
 		}),
 	);
