@@ -1,5 +1,4 @@
 import type { Channel, MessageStream, Metadata } from "../api/grpc.ts";
-import { openChannel } from "../api/grpc-client.ts";
 import { auth } from "../api/services/auth.ts";
 import type { BytesMessage } from "../api/services/bytes-message.ts";
 import { content } from "../api/services/content.ts";
@@ -10,6 +9,7 @@ import { upload } from "../api/services/upload.ts";
 import type { ThreadPool } from "../async/pool.ts";
 import { canceled, SlipwayError } from "../errors/errors.ts";
 import { monitorHealth } from "./health-monitor.ts";
+import { openInnerChannel } from "./inner-channel.ts";
 import { createRemoteAuth } from "./remote-auth.ts";
 import type { RemoteCalls } from "./remote-calls.ts";
 import { RemoteContent } from "./remote-content.ts";
@@ -20,7 +20,6 @@ import { createRemoteSecrets } from "./remote-secrets.ts";
 import { createRemoteSsh } from "./remote-ssh.ts";
 import type { Session } from "./session.ts";
 import { metadataValue, sessionKeys, storeKey } from "./session-metadata.ts";
-import { createTunnel } from "./tunnel.ts";
 
 export interface RemoteSessionOptions {
 	/** Of the call of `Control.Session`: who the client is and what it offers. */
@@ -45,7 +44,7 @@ export function acceptSession(
 	stream: MessageStream<BytesMessage, BytesMessage>,
 	options: RemoteSessionOptions,
 ): RemoteSession {
-	return openRemoteSession({ ...options, channel: openChannel(createTunnel(stream)) });
+	return openRemoteSession({ ...options, channel: openInnerChannel(stream) });
 }
 
 /** The same over a connection that was made otherwise. The channel is the session's from then on. */

@@ -1,9 +1,10 @@
-import { chmodSync, chownSync, mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ssh } from "../api/services/ssh.ts";
 import { toError, wrap } from "../errors/errors.ts";
+import { changeOwner } from "../sys/owner.ts";
 import { pipeBytes } from "./byte-pipe.ts";
 import { call, type OpenCall, openCall, type RemoteCalls } from "./remote-calls.ts";
 import type { SessionSsh } from "./session.ts";
@@ -61,7 +62,7 @@ async function serveAgent(
 			server.once("error", failed);
 			server.listen(socketPath, done);
 		});
-		chownSync(socketPath, owner.uid, owner.gid);
+		changeOwner(socketPath, owner.uid, owner.gid);
 		chmodSync(socketPath, owner.mode);
 	} catch (error) {
 		server.close();

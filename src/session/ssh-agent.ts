@@ -1,8 +1,9 @@
-import { chmodSync, chownSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { chmodSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import { createConnection, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { SlipwayError, wrap } from "../errors/errors.ts";
+import { changeOwner } from "../sys/owner.ts";
 import { type AgentKey, agentFailure, answerAgentRequest, readAgentKey } from "./key-agent.ts";
 import type { SessionSsh } from "./session.ts";
 
@@ -125,7 +126,7 @@ async function serveAgent(
 			server.once("error", failed);
 			server.listen(socketPath, done);
 		});
-		chownSync(socketPath, owner.uid, owner.gid);
+		changeOwner(socketPath, owner.uid, owner.gid);
 		chmodSync(socketPath, owner.mode);
 	} catch (error) {
 		server.close();

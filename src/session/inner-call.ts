@@ -1,0 +1,313 @@
+import { encodeFrame, FrameReader } from "../api/frames.ts";
+import type { CallOptions, ClientStream, Metadata, Method, MethodKind } from "../api/grpc.ts";
+import { httpError, metadataOf, rawHeader, readStatus } from "../api/metadata.ts";
+import { canceled, SlipwayError, toError } from "../errors/errors.ts";
+
+/** What a call needs of its connection. */
+export interface CallHost {
+	readonly maxMessageBytes: number;
+	/** The call has bytes to send or an end to tell. */
+	pump(call: HostedCall): void;
+	/** Bytes of the call were taken by its reader: the other side may send as many again. */
+	grant(call: HostedCall, bytes: number): void;
+	/** Ends the call at the other side. */
+	reset(call: HostedCall): void;
+	/** The call has ended. */
+	forget(call: HostedCall): void;
+	/** Bytes that the tunnel has not taken yet. */
+	backlog(): number;
+}
+
+/** A call as its connection sees it, whatever its messages are. */
+export interface HostedCall {
+	/** 0 until the call was started. */
+	id: number;
+	sendWindow: number;
+	/** What the other side may still send. */
+	receiveWindow: number;
+	/** Chunks to send. */
+	readonly pending: Uint8Array[];
+	pendingBytes: number;
+	readonly wantsEnd: boolean;
+	sentEnd: boolean;
+	readonly ended: boolean;
+	/** Less waits to be sent than did. */
+	onSent(): void;
+	onHeaders(fields: readonly string[], isLast: boolean): void;
+	onData(bytes: Uint8Array): void;
+	/** The other side has closed its direction without trailers. */
+	onEnd(): void;
+	/** How the other side, or the connection, ended the call. */
+	finish(error: SlipwayError | undefined): void;
+}
+
+/** What may wait to be sent before the sender is held back. */
+const sendLimitBytes = 2 << 20;
+/** Whole messages that wait for their reader before the other side is held back. */
+const readLimitBytes = 1 << 20;
+/** Bytes are granted in portions. */
+const grantBytes = 256 << 10;
+const maxTimerMs = 2_147_483_647;
+
+/** A call on a connection of `InnerChannel`. */
+export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, AsyncIterableIterator<In> {
+	id = 0;
+	sendWindow = 0;
+	receiveWindow: number;
+	readonly pending: Uint8Array[] = [];
+	pendingBytes = 0;
+	wantsEnd = false;
+	sentEnd = false;
+	readonly headers: Promise<Metadata>;
+	readonly #headers: PromiseWithResolvers<Metadata> = Promise.withResolvers();
+	readonly #host: CallHost;
+	readonly #method: Method<MethodKind, Out, In>;
+	readonly #options: CallOptions;
+	readonly #reader: FrameReader;
+	readonly #onAbort: () => void;
+	#deadline: NodeJS.Timeout | undefined;
+	#room: PromiseWithResolvers<void> | undefined;
+	#queue: Uint8Array[] = [];
+	#head = 0;
+	#queuedBytes = 0;
+	#ungranted = 0;
+	#waiting: ((result: IteratorResult<In> | Promise<IteratorResult<In>>) => void) | undefined;
+	#answered = false;
+	#end: { readonly error: SlipwayError | undefined } | undefined;
+
+	constructor(
+		method: Method<MethodKind, Out, In>,
+		options: CallOptions,
+		host: CallHost,
+		receiveWindow: number,
+	) {
+		this.#method = method;
+		this.#options = options;
+		this.#host = host;
+		this.receiveWindow = receiveWindow;
+		this.headers = this.#headers.promise;
+		this.headers.catch(() => undefined);
+		this.#reader = new FrameReader({
+			maxMessageBytes: host.maxMessageBytes,
+			onMessage: (bytes) => this.#onMessage(bytes),
+		});
+		const { signal, timeoutMs } = options;
+		this.#onAbort = () =>
+			this.abandon(signal.reason instanceof SlipwayError ? signal.reason : canceled(signal.reason));
+		signal.addEventListener("abort", this.#onAbort);
+		if (timeoutMs !== undefined) {
+			this.#deadline = setTimeout(
+				() => this.abandon(new SlipwayError("deadline-exceeded", "context deadline exceeded")),
+				Math.min(timeoutMs, maxTimerMs),
+			);
+		}
+	}
+
+	get ended(): boolean {
+		return this.#end !== undefined;
+	}
+
+	send(message: Out): Promise<void> | undefined {
+		if (this.#end !== undefined) {
+			throw this.#end.error ?? new SlipwayError("unavailable", "the call has ended");
+		}
+		if (this.wantsEnd) {
+			throw new SlipwayError("internal", "the call's direction has been closed");
+		}
+		for (const chunk of encodeFrame(this.#method.request, message)) {
+			this.pending.push(chunk);
+			this.pendingBytes += chunk.length;
+		}
+		this.#host.pump(this);
+		if (this.#room === undefined && this.#waitingBytes() <= sendLimitBytes) {
+			return undefined;
+		}
+		this.#room ??= Promise.withResolvers();
+		return this.#room.promise;
+	}
+
+	closeSend(): void {
+		if (!this.wantsEnd && this.#end === undefined) {
+			this.wantsEnd = true;
+			this.#host.pump(this);
+		}
+	}
+
+	cancel(): void {
+		this.abandon(canceled());
+	}
+
+	onSent(): void {
+		if (this.#room !== undefined && this.#waitingBytes() <= sendLimitBytes / 2) {
+			this.#room.resolve();
+			this.#room = undefined;
+		}
+	}
+
+	next(): Promise<IteratorResult<In>> {
+		const bytes = this.#queue[this.#head];
+		if (bytes !== undefined) {
+			this.#head += 1;
+			this.#queuedBytes -= bytes.length;
+			if (this.#head === this.#queue.length) {
+				this.#queue = [];
+				this.#head = 0;
+			}
+			this.#grant();
+			return this.#decode(bytes);
+		}
+		if (this.#end !== undefined) {
+			const { error } = this.#end;
+			return error === undefined ? Promise.resolve({ value: undefined, done: true }) : Promise.reject(error);
+		}
+		if (this.#waiting !== undefined) {
+			return Promise.reject(new SlipwayError("internal", "a stream of messages has two readers at once"));
+		}
+		return new Promise((resolve) => {
+			this.#waiting = resolve;
+		});
+	}
+
+	[Symbol.asyncIterator](): AsyncIterableIterator<In> {
+		return this;
+	}
+
+	onHeaders(fields: readonly string[], isLast: boolean): void {
+		if (this.#end !== undefined) {
+			return;
+		}
+		if (this.#answered) {
+			if (isLast) {
+				this.#onTrailers(fields);
+			}
+			return;
+		}
+		const status = Number(rawHeader(fields, ":status") ?? 0);
+		if (status >= 100 && status < 200) {
+			return;
+		}
+		this.#answered = true;
+		const contentType = rawHeader(fields, "content-type");
+		if (contentType === undefined || !contentType.startsWith("application/grpc")) {
+			this.abandon(httpError(status, contentType));
+			return;
+		}
+		const encoding = rawHeader(fields, "grpc-encoding") ?? "identity";
+		if (encoding !== "identity" && encoding !== "") {
+			this.abandon(
+				new SlipwayError(
+					"internal",
+					`grpc: Decompressor is not installed for grpc-encoding ${JSON.stringify(encoding)}`,
+				),
+			);
+			return;
+		}
+		this.#headers.resolve(metadataOf(fields));
+		if (isLast) {
+			this.#onTrailers(fields);
+		}
+	}
+
+	onData(bytes: Uint8Array): void {
+		if (this.#end !== undefined) {
+			return;
+		}
+		this.#ungranted += bytes.length;
+		try {
+			this.#reader.push(bytes);
+		} catch (thrown) {
+			this.abandon(toError(thrown));
+			return;
+		}
+		this.#grant();
+	}
+
+	onEnd(): void {
+		this.finish(new SlipwayError("internal", "server closed the stream without sending trailers"));
+	}
+
+	finish(error: SlipwayError | undefined): void {
+		if (this.#end !== undefined) {
+			return;
+		}
+		this.#end = { error };
+		this.#options.signal.removeEventListener("abort", this.#onAbort);
+		clearTimeout(this.#deadline);
+		const gone = error ?? new SlipwayError("unavailable", "the call has ended");
+		this.#headers.reject(gone);
+		this.pending.length = 0;
+		this.pendingBytes = 0;
+		if (this.#room !== undefined) {
+			// Whoever did not wait for room must not be told of the end as an unhandled rejection.
+			this.#room.promise.catch(() => undefined);
+			this.#room.reject(gone);
+			this.#room = undefined;
+		}
+		const waiting = this.#waiting;
+		this.#waiting = undefined;
+		waiting?.(error === undefined ? { value: undefined, done: true } : Promise.reject(error));
+		this.#host.forget(this);
+	}
+
+	/** Ends the call for both sides; what has come and was not read is dropped. */
+	abandon(error: SlipwayError): void {
+		if (this.#end === undefined) {
+			this.#queue = [];
+			this.#head = 0;
+			this.#queuedBytes = 0;
+			this.#host.reset(this);
+			this.finish(error);
+		}
+	}
+
+	#onTrailers(fields: readonly string[]): void {
+		try {
+			this.#reader.end();
+		} catch (thrown) {
+			this.abandon(toError(thrown));
+			return;
+		}
+		if (!this.sentEnd) {
+			// The other side wants no more.
+			this.#host.reset(this);
+		}
+		this.finish(readStatus(fields));
+	}
+
+	#onMessage(bytes: Uint8Array): void {
+		const waiting = this.#waiting;
+		if (waiting !== undefined) {
+			this.#waiting = undefined;
+			waiting(this.#decode(bytes));
+			return;
+		}
+		this.#queue.push(bytes);
+		this.#queuedBytes += bytes.length;
+	}
+
+	#decode(bytes: Uint8Array): Promise<IteratorResult<In>> {
+		try {
+			return Promise.resolve({ value: this.#method.response.decode(bytes), done: false });
+		} catch (cause) {
+			const error = new SlipwayError(
+				"internal",
+				`grpc: failed to unmarshal the received message: proto: ${toError(cause).message}`,
+				{ cause },
+			);
+			this.abandon(error);
+			return Promise.reject(error);
+		}
+	}
+
+	#grant(): void {
+		if (this.#ungranted >= grantBytes && this.#queuedBytes <= readLimitBytes && this.#end === undefined) {
+			const bytes = this.#ungranted;
+			this.#ungranted = 0;
+			this.#host.grant(this, bytes);
+		}
+	}
+
+	#waitingBytes(): number {
+		return this.pendingBytes + this.#host.backlog();
+	}
+}
