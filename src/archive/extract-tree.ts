@@ -1,8 +1,9 @@
-import { type BigIntStats, chmodSync, lchownSync, rmdirSync, unlinkSync } from "node:fs";
+import { type BigIntStats, chmodSync, rmdirSync, unlinkSync } from "node:fs";
 import { wrap } from "../errors/errors.ts";
 import type { ByteString } from "../sys/byte-names.ts";
 import { bytesOf, fsPath, textOf } from "../sys/byte-names.ts";
 import { setTimes, timestampOf } from "../sys/node.ts";
+import { changeOwnOwner } from "../sys/owner.ts";
 import type { Timestamp } from "../sys/sys.ts";
 import { getXattr, listXattrs, setXattr } from "../sys/xattr.ts";
 import { resolveInRoot } from "./root-path.ts";
@@ -34,7 +35,7 @@ export function copyAttributes(
 ): readonly [accessed: Timestamp, modified: Timestamp] {
 	const at = fsPath(to);
 	if (withOwner) {
-		lchownSync(at, Number(stats.uid), Number(stats.gid));
+		changeOwnOwner(at, Number(stats.uid), Number(stats.gid));
 	}
 	for (const name of listXattrs(fsPath(from))) {
 		// The overlay's own marks say something about that folder in its layer only.

@@ -3,9 +3,7 @@ import {
 	closeSync,
 	constants,
 	fchmodSync,
-	fchownSync,
 	ftruncateSync,
-	lchownSync,
 	linkSync,
 	mkdirSync,
 	openSync,
@@ -18,6 +16,7 @@ import type { ByteString } from "../sys/byte-names.ts";
 import { fsPath, textOf } from "../sys/byte-names.ts";
 import { inUserNamespace } from "../sys/namespace.ts";
 import { makeDevice, makeNode, setTimes } from "../sys/node.ts";
+import { changeOpenOwner, changeOwnOwner } from "../sys/owner.ts";
 import type { Timestamp } from "../sys/sys.ts";
 import { setXattr } from "../sys/xattr.ts";
 import type { ExtractLimits, TarHeader } from "./archive.ts";
@@ -146,7 +145,7 @@ export class Extractor implements TarHandler {
 			}
 			const owner = this.#ownerOf(header);
 			if (owner !== undefined) {
-				fchownSync(fd, owner.uid, owner.gid);
+				changeOpenOwner(fd, owner.uid, owner.gid);
 			}
 			this.#setXattrs(path, header);
 			fchmodSync(fd, header.mode & 0o7777);
@@ -267,7 +266,7 @@ export class Extractor implements TarHandler {
 		const owner = this.#ownerOf(header);
 		if (owner !== undefined) {
 			try {
-				lchownSync(at, owner.uid, owner.gid);
+				changeOwnOwner(at, owner.uid, owner.gid);
 			} catch (thrown) {
 				const hint =
 					(thrown as NodeJS.ErrnoException).code === "EINVAL" && this.#withoutDevices
@@ -376,7 +375,7 @@ export class Extractor implements TarHandler {
 		}
 		const owner = this.#ownerOf(header);
 		if (owner !== undefined) {
-			lchownSync(fsPath(path), owner.uid, owner.gid);
+			changeOwnOwner(fsPath(path), owner.uid, owner.gid);
 		}
 	}
 

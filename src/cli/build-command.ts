@@ -72,6 +72,11 @@ type Solve = (
 
 const solveHere: Solve = async (plan, flags, terminal, progress) => {
 	const { createLocalSession } = await import("../session/local-session.ts");
+	// Of this process also where it is the daemon's: that has the same user.
+	const why = process.env["SLIPWAY_SINGLE_ID"];
+	if (why !== undefined && plan.progressMode !== "quiet") {
+		terminal.stderr.write(`WARNING: all files of the image will belong to root: ${why}\n`);
+	}
 	await using engine = await terminal.openEngine(engineOptions(flags, terminal));
 	await using session = createLocalSession(plan.lends);
 	try {

@@ -11,6 +11,7 @@ Commands:
   build     Build an image from a Dockerfile
   du        Show what the builder has on disk
   prune     Remove build cache
+  doctor    Say what this machine allows, and what it lacks
   daemon    Serve BuildKit's API, for docker buildx, buildctl and others
   stop      End the background builder when its builds have ended
 
@@ -79,6 +80,10 @@ async function dispatch(argv: readonly string[], terminal: Terminal): Promise<nu
 		case "prune": {
 			const { pruneCommand } = await import("./disk-command.ts");
 			return await pruneCommand(rest, terminal);
+		}
+		case "doctor": {
+			const { doctorCommand } = await import("./doctor-command.ts");
+			return await doctorCommand(rest, terminal);
 		}
 		case "daemon": {
 			const { daemonCommand } = await import("./daemon-command.ts");

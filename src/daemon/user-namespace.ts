@@ -80,7 +80,8 @@ export function findProgram(name: string, env: Env): string | undefined {
 
 /**
  * Starts a program as root of a user namespace with a mount namespace, in which this user may mount, change owners and run containers.
- * Mounts that the machine makes later are seen inside. `SLIPWAY_OUTER_UID` tells the program who it is outside.
+ * Mounts that the machine makes later are seen inside. `SLIPWAY_OUTER_UID` tells the program who it is outside, `SLIPWAY_SINGLE_ID`
+ * why it has only one id.
  * Throws `permission-denied` if the machine does not allow that.
  */
 export async function spawnInUserNamespace(
@@ -91,9 +92,8 @@ export async function spawnInUserNamespace(
 	const env = { ...options.env, SLIPWAY_OUTER_UID: String(ownUid(options.env)) };
 	const namespaces = ["--user", "--mount", "--propagation", "slave"];
 	if (plan.kind === "single") {
-		return await started(
-			spawn("unshare", ["--map-root-user", ...namespaces, "--", ...argv], { ...options, env }),
-		);
+		const single = { ...options, env: { ...env, SLIPWAY_SINGLE_ID: plan.why } };
+		return await started(spawn("unshare", ["--map-root-user", ...namespaces, "--", ...argv], single));
 	}
 	const stdio = options.stdio === "inherit" ? ["inherit", "inherit", "inherit"] : (options.stdio as string[]);
 	// It waits until the ids are there; who has none cannot even read his own files.

@@ -104,7 +104,14 @@ class OciExecutor implements Executor {
 			run.removeMountStubsRecursive,
 		);
 		try {
+			const ids = idsOfNamespace();
 			const user = lookupUser(rootfs, run.process.user);
+			if (ids === "single" && (user.uid !== 0 || user.gid !== 0)) {
+				throw new SlipwayError(
+					"failed-precondition",
+					`a step cannot run as user ${user.uid}:${user.gid} here, where there is only one user id: add subordinate ids, see 'slipway doctor'`,
+				);
+			}
 			makeDirectories(rootfs, run.process.cwd, { mode: 0o755, uid: user.uid, gid: user.gid });
 			const nameservers = resolvConf({
 				sharesHostNetwork: network.namespacePath === undefined,
@@ -123,7 +130,7 @@ class OciExecutor implements Executor {
 				pidsLimit: cgroup.path === undefined ? undefined : this.#pidsLimit,
 				networkNamespace: network.namespacePath,
 				cgroupNamespace: this.#cgroups === "v2",
-				ids: idsOfNamespace(),
+				ids,
 				ownCapabilities: boundingSet(),
 			});
 			writeInto(bundle, "config.json", runtimeSpecJson(withDeviceEdits(spec, run.devices ?? [])));

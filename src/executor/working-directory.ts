@@ -1,6 +1,7 @@
-import { chownSync, lstatSync, mkdirSync, statSync } from "node:fs";
+import { lstatSync, mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { SlipwayError } from "../errors/errors.ts";
+import { changeOwner } from "../sys/owner.ts";
 import { resolveInRoot } from "../sys/root-path.ts";
 
 export interface DirectoryOwner {
@@ -18,7 +19,7 @@ export function makeDirectories(root: string, path: string, owner: DirectoryOwne
 	}
 	for (const directory of missing.reverse()) {
 		mkdirSync(directory, { mode: owner.mode });
-		chownSync(directory, owner.uid, owner.gid);
+		changeOwner(directory, owner.uid, owner.gid);
 	}
 	if (!statSync(target).isDirectory()) {
 		throw new SlipwayError("failed-precondition", `working directory ${path} is not a directory`);

@@ -5,9 +5,7 @@ import {
 	closeSync,
 	constants,
 	fchmodSync,
-	fchownSync,
 	fstatSync,
-	lchownSync,
 	linkSync,
 	lstatSync,
 	mkdirSync,
@@ -25,6 +23,7 @@ import type { ByteString } from "../sys/byte-names.ts";
 import { bytesOf, fsPath, textOf } from "../sys/byte-names.ts";
 import { copyContent } from "../sys/copy.ts";
 import { makeNode, setTimes, timestampOf } from "../sys/node.ts";
+import { changeOpenOwner, changeOwnOwner } from "../sys/owner.ts";
 import type { Timestamp } from "../sys/sys.ts";
 import { getXattr, listXattrs, setXattr } from "../sys/xattr.ts";
 import type { CopyOutInput, CopyOutTree } from "./copy-out.job.ts";
@@ -131,7 +130,7 @@ export class CopyOut implements Disposable {
 	/** The owner first, as a change of owner clears bits of the mode; the time last. */
 	#finish({ path, mode, time, source }: NewDirectory): void {
 		const fd = this.#target.directory(path);
-		fchownSync(fd, this.#input.uid, this.#input.gid);
+		changeOpenOwner(fd, this.#input.uid, this.#input.gid);
 		fchmodSync(fd, mode);
 		const at = `/proc/self/fd/${fd}/.`;
 		if (source !== undefined) {
@@ -170,7 +169,7 @@ export class CopyOut implements Disposable {
 				const kind = stats.isFIFO() ? "fifo" : stats.isBlockDevice() ? "block" : "character";
 				makeNode(at, kind, 0o600, kind === "fifo" ? 0 : Number(stats.rdev));
 			}
-			lchownSync(at, this.#input.uid, this.#input.gid);
+			changeOwnOwner(at, this.#input.uid, this.#input.gid);
 			if (!stats.isSymbolicLink()) {
 				changeMode(at, modeOf(stats));
 			}
@@ -202,7 +201,7 @@ export class CopyOut implements Disposable {
 			copyContent(from, to);
 			const made = fstatSync(to);
 			if (made.uid !== this.#input.uid || made.gid !== this.#input.gid) {
-				fchownSync(to, this.#input.uid, this.#input.gid);
+				changeOpenOwner(to, this.#input.uid, this.#input.gid);
 			}
 			fchmodSync(to, modeOf(stats));
 			copyXattrs(source, at);

@@ -1,7 +1,6 @@
 import {
 	type BigIntStats,
 	chmodSync,
-	lchownSync,
 	linkSync,
 	lstatSync,
 	mkdirSync,
@@ -12,6 +11,7 @@ import {
 import { fsPath } from "../sys/byte-names.ts";
 import { copyFile } from "../sys/copy.ts";
 import { makeNode, setTimes, timestampOf } from "../sys/node.ts";
+import { changeOwnOwner } from "../sys/owner.ts";
 import { getXattr, listXattrs, setXattr } from "../sys/xattr.ts";
 
 /** `trusted.overlay.` and `user.overlay.` attributes describe a place in an overlay, not the file. */
@@ -73,7 +73,7 @@ function copyEntry(source: string, target: string, stat: BigIntStats): void {
 
 /** The owner first: changing it clears setuid bits and capabilities. */
 export function copyMetadata(source: string, target: string, stat: BigIntStats): void {
-	lchownSync(fsPath(target), Number(stat.uid), Number(stat.gid));
+	changeOwnOwner(fsPath(target), Number(stat.uid), Number(stat.gid));
 	if (!stat.isSymbolicLink()) {
 		chmodSync(fsPath(target), Number(stat.mode) & 0o7777);
 	}

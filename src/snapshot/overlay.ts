@@ -1,9 +1,10 @@
 import { randomBytes } from "node:crypto";
-import { chmodSync, chownSync, existsSync, lstatSync, mkdirSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, lstatSync, mkdirSync, rmSync } from "node:fs";
 import type { ThreadPool } from "../async/pool.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { mount, unmount } from "../sys/mount.ts";
 import { inUserNamespace } from "../sys/namespace.ts";
+import { changeOwner } from "../sys/owner.ts";
 import type { MountSpec } from "../sys/sys.ts";
 import { openDirectories } from "./directories.ts";
 import type { SnapshotId, Snapshotter } from "./snapshot.ts";
@@ -56,7 +57,7 @@ export function openOverlaySnapshotter({ root, pool, lazy = false }: OverlayOpti
 			return;
 		}
 		const { uid, gid, mode } = lstatSync(files(parent));
-		chownSync(dir, uid, gid);
+		changeOwner(dir, uid, gid);
 		chmodSync(dir, mode & 0o7777);
 	};
 

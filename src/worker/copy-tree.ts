@@ -1,6 +1,5 @@
 import {
 	chmodSync,
-	lchownSync,
 	linkSync,
 	lstatSync,
 	mkdirSync,
@@ -14,6 +13,7 @@ import { SlipwayError } from "../errors/errors.ts";
 import { createPathFilter, type FilterState, type PathFilter } from "../patterns/path-filter.ts";
 import { copyFile } from "../sys/copy.ts";
 import { makeNode, setTimes, timestampOf } from "../sys/node.ts";
+import { changeOwnOwner } from "../sys/owner.ts";
 import type { SysPath, Timestamp } from "../sys/sys.ts";
 import { getXattr, listXattrs, setXattr } from "../sys/xattr.ts";
 import { parseSymbolicMode } from "./symbolic-mode.ts";
@@ -244,7 +244,7 @@ class TreeCopier {
 		const uid = this.#options.owner?.uid ?? Number(stat.uid);
 		const gid = this.#options.owner?.gid ?? Number(stat.gid);
 		if (uid !== 0 || gid !== 0 || type === fileTypes.directory) {
-			lchownSync(target as string, uid, gid);
+			changeOwnOwner(target as string, uid, gid);
 		}
 		if (type !== fileTypes.symlink && !modeIsSet) {
 			// After chown, which clears setuid and setgid.

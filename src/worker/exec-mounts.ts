@@ -1,4 +1,4 @@
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ImmutableRef, MutableRef } from "../cache/cache.ts";
 import { SlipwayError } from "../errors/errors.ts";
@@ -7,6 +7,7 @@ import type { BindMount, CacheMount, ExecOp, Mount, SecretMount, SshMount } from
 import { joinPath } from "../patterns/clean-path.ts";
 import type { StepContext } from "../solver/solver.ts";
 import { mount, unmount } from "../sys/mount.ts";
+import { changeOwner } from "../sys/owner.ts";
 import type { MountSpec } from "../sys/sys.ts";
 import {
 	type CacheMountHold,
@@ -209,7 +210,7 @@ class Preparation {
 		});
 		const file = join(directory, "secret");
 		writeFileSync(file, data, { mode: 0o600 });
-		chownSync(file, each.uid, each.gid);
+		changeOwner(file, each.uid, each.gid);
 		chmodSync(file, each.mode & 0o777);
 		this.#push(each, { kind: "host", path: file, options: ["nodev", "nosuid", ...noexec] }, true);
 	}

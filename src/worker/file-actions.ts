@@ -1,6 +1,5 @@
 import {
 	chmodSync,
-	lchownSync,
 	lstatSync,
 	mkdirSync,
 	readdirSync,
@@ -14,6 +13,7 @@ import { SlipwayError, toError } from "../errors/errors.ts";
 import { cleanPath, joinPath } from "../patterns/clean-path.ts";
 import { compileGlob, hasWildcard } from "../patterns/glob.ts";
 import { setTimes } from "../sys/node.ts";
+import { changeOwnOwner } from "../sys/owner.ts";
 import { resolveInRoot } from "../sys/root-path.ts";
 import type { Timestamp } from "../sys/sys.ts";
 import { copyTree } from "./copy-tree.ts";
@@ -226,7 +226,7 @@ function setAttributes(
 	},
 ): void {
 	if (options.owner !== undefined) {
-		lchownSync(path, options.owner.uid, options.owner.gid);
+		changeOwnOwner(path, options.owner.uid, options.owner.gid);
 	}
 	if (options.mode !== undefined) {
 		chmodSync(path, options.mode & 0o7777);
