@@ -19,10 +19,10 @@ import { gatewayMethods } from "../frontend/gateway/gateway-methods.ts";
 import { acceptSession } from "../session/remote-session.ts";
 import { createBuilderMetrics } from "./builder-metrics.ts";
 import type { GrpcConfig } from "./config.ts";
-import { createDebugServer, type DebugServer } from "./debug-server.ts";
+import type { DebugServer, DebugServerOptions } from "./debug-server.ts";
 import type { Engine } from "./engine.ts";
 import { createGarbageCollector } from "./garbage-collector.ts";
-import { type Listener, listen } from "./listeners.ts";
+import { listen } from "./listeners.ts";
 import type { Logger } from "./logger.ts";
 
 export interface ServeApiOptions {
@@ -120,19 +120,17 @@ export async function serveApi(engine: Engine, options: ServeApiOptions): Promis
 	const onCall = (call: CallRecord): void => {
 		logCall(logger, call);
 		metrics.addCall(call);
-		debug.addCall(call);
+		debug?.addCall(call);
 		if (!untraced.has(call.path)) {
 			tracing.addCall(call);
 		}
 	};
 	const server = stack.use(serveGrpc([...methods, ...reflectionMethods(methods)], { onCall }));
-	const debug = stack.use(
-		createDebugServer({
-			metrics: metrics.registry,
-			runningCalls: () => server.runningCalls,
-			log: (message) => logger.log("debug", message),
-		}),
-	);
+	const debug = await openDebugServer(options, stack, {
+		metrics: metrics.registry,
+		runningCalls: () => server.runningCalls,
+		log: (message) => logger.log("debug", message),
+	});
 	const changed = (): void => options.onChange?.();
 	let connections = 0;
 	const accept = async (connection: Duplex): Promise<void> => {
@@ -151,9 +149,6 @@ export async function serveApi(engine: Engine, options: ServeApiOptions): Promis
 		await Promise.all(listeners.map((listener) => listener[Symbol.asyncDispose]()));
 	};
 	stack.defer(stopListening);
-	for (const listener of await listenForDebugging(options, debug)) {
-		stack.use(listener);
-	}
 	service.onChange(changed);
 	collector.request();
 	const held = stack.move();
@@ -217,13 +212,17 @@ function openTracing({ env, logger, version }: ServeApiOptions, stack: AsyncDisp
 	}
 }
 
-async function listenForDebugging(
+async function openDebugServer(
 	{ debugAddress, env, logger }: ServeApiOptions,
-	debug: DebugServer,
-): Promise<readonly Listener[]> {
+	stack: AsyncDisposableStack,
+	options: DebugServerOptions,
+): Promise<DebugServer | undefined> {
 	if (debugAddress === undefined) {
-		return [];
+		return undefined;
 	}
+	// What it needs of Node is loaded only where somebody asked for it.
+	const { createDebugServer } = await import("./debug-server.ts");
+	const debug = stack.use(createDebugServer(options));
 	const address = debugAddress.includes("://") ? debugAddress : `tcp://${debugAddress}`;
 	const listeners = await listen(
 		// Who may debug is who reaches the address, as with BuildKit.
@@ -231,9 +230,10 @@ async function listenForDebugging(
 		{ env, warn: () => {}, onConnection: (connection) => debug.accept(connection) },
 	);
 	for (const listener of listeners) {
+		stack.use(listener);
 		logger.log("info", `debug handlers listening at ${listener.address}`);
 	}
-	return listeners;
+	return debug;
 }
 
 function logCall(logger: Logger, { path, error, startedMs, endedMs }: CallRecord): void {

@@ -1,5 +1,4 @@
 import { readdirSync, readFileSync } from "node:fs";
-import { monitorEventLoopDelay } from "node:perf_hooks";
 import { getHeapStatistics } from "node:v8";
 import type { CallRecord } from "../api/grpc.ts";
 import { canonicalCode } from "../api/tracing.ts";
@@ -130,18 +129,14 @@ function addProcess(registry: MetricsRegistry): void {
 			{ labels: { kind: "array_buffers" }, value: arrayBuffers },
 		];
 	});
-	const delay = monitorEventLoopDelay({ resolution: 20 });
-	delay.enable();
+	let busy = performance.eventLoopUtilization();
 	registry.gauge(
-		"nodejs_eventloop_lag_seconds",
-		"Delay of the main thread since the last time that it was read.",
+		"nodejs_eventloop_utilization",
+		"Share of the time, since it was last read, that the main thread was busy.",
 		() => {
-			const samples = [0.5, 0.99, 1].map((quantile) => ({
-				labels: { quantile: String(quantile) },
-				value: quantile === 1 ? delay.max / 1e9 : delay.percentile(quantile * 100) / 1e9,
-			}));
-			delay.reset();
-			return samples;
+			const since = busy;
+			busy = performance.eventLoopUtilization();
+			return performance.eventLoopUtilization(busy, since).utilization;
 		},
 	);
 }
