@@ -1,7 +1,8 @@
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, renameSync } from "node:fs";
 import type { ThreadPool } from "../async/pool.ts";
 import { SlipwayError, toError, wrap } from "../errors/errors.ts";
+import { removeTree } from "../sys/remove.ts";
 import { measureTree } from "./measure.ts";
 import type { SnapshotId, SnapshotUsage } from "./snapshot.ts";
 
@@ -31,7 +32,7 @@ export function openDirectories(root: string, pool: ThreadPool): SnapshotDirecto
 		mkdirSync(root, { recursive: true, mode: 0o700 });
 		for (const name of readdirSync(root)) {
 			if (name.startsWith(".gone-") || name.startsWith(".new-")) {
-				rmSync(`${root}/${name}`, { recursive: true, force: true });
+				removeTree(`${root}/${name}`);
 			}
 		}
 	} catch (thrown) {
@@ -44,7 +45,7 @@ export function openDirectories(root: string, pool: ThreadPool): SnapshotDirecto
 		if (measureTree(gone, smallTree) === undefined) {
 			await pool.run("snapshot/tree", { kind: "remove", path: gone }, { signal: never });
 		} else {
-			rmSync(gone, { recursive: true, force: true });
+			removeTree(gone);
 		}
 	};
 	return {

@@ -1,5 +1,5 @@
-import { rmSync } from "node:fs";
 import type { JobContext } from "../async/job.ts";
+import { removeTree } from "../sys/remove.ts";
 import { copyTree } from "./copy-tree.ts";
 import { measureTree } from "./measure.ts";
 import { type AttributePrefix, isPortable, linkTree } from "./portable.ts";
@@ -23,7 +23,7 @@ export function run(task: TreeTask, context: JobContext): unknown {
 	const check = (): void => context.throwIfAborted();
 	switch (task.kind) {
 		case "remove":
-			rmSync(task.path, { recursive: true, force: true });
+			removeTree(task.path);
 			return undefined;
 		case "measure":
 			return measureTree(task.path, undefined, check);
