@@ -15,6 +15,7 @@
  * (`sys/byte-names.ts`); requests name folders of the host in normal text.
  */
 
+import type { SlipwayError } from "../errors/errors.ts";
 import type { ByteString } from "../sys/byte-names.ts";
 import type { Timestamp } from "../sys/sys.ts";
 
@@ -154,6 +155,18 @@ export interface ExtractLayerRequest {
 	readonly ignoreOwners?: boolean;
 }
 
+export interface FetchLayerRequest extends Omit<ExtractLayerRequest, "source"> {
+	readonly chunks: AsyncIterable<Uint8Array>;
+	/** The blob's own bytes go to this new file; the caller takes it over, or removes it after an error. */
+	readonly keepAt: string;
+	readonly expected: ExpectedLayer & { readonly digest: string; readonly size: number };
+}
+
+/** A blob that is in its file whole and verified; its files may have failed even so. */
+export type FetchedLayer =
+	| { readonly kind: "unpacked"; readonly layer: LayerBlob }
+	| { readonly kind: "kept"; readonly failure: SlipwayError };
+
 export interface ConvertLayerRequest {
 	readonly source: ByteSource;
 	readonly dest: string;
@@ -210,6 +223,11 @@ export interface Archiver {
 	writeLayer(request: WriteLayerRequest, options: ArchiveOptions): Promise<LayerBlob>;
 	/** A layer's bytes, compressed or not, into a directory; answers with what the bytes were. */
 	extractLayer(request: ExtractLayerRequest, options: ArchiveOptions): Promise<LayerBlob>;
+	/**
+	 * Both at once for a blob that comes from far away: its bytes are hashed, kept and unpacked as they arrive. Throws if they are not
+	 * what was expected.
+	 */
+	fetchLayer(request: FetchLayerRequest, options: ArchiveOptions): Promise<FetchedLayer>;
 	/** A layer with another compression or with bounded times. The table of contents of an eStargz layer in a file is left out. */
 	convertLayer(request: ConvertLayerRequest, options: ArchiveOptions): Promise<LayerBlob>;
 	/** True for a regular file that ADD unpacks: a tar, plain or compressed with gzip, zstd, bzip2 or xz. */

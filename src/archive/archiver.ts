@@ -1,15 +1,29 @@
+import { rmSync } from "node:fs";
 import type { Transferable } from "node:worker_threads";
 import { createByteChannel, receiveBytes, sendBytes } from "../async/byte-channel.ts";
+import { fromPlainError } from "../async/job.ts";
 import type { ThreadPool } from "../async/pool.ts";
 import { toError } from "../errors/errors.ts";
-import type { ArchiveOptions, Archiver, ByteSource, LayerBlob, TarPart } from "./archive.ts";
+import type {
+	ArchiveOptions,
+	Archiver,
+	ByteSource,
+	FetchedLayer,
+	FetchLayerRequest,
+	LayerBlob,
+	TarPart,
+} from "./archive.ts";
+import type { Output as FetchOutput } from "./fetch-layer.job.ts";
+import { createGrowingFile } from "./growing-file.ts";
 import type { SentSource } from "./source.ts";
 
-/**
- * The archiver whose work is done by the pool's threads. A job whose bytes are streamed to it holds its thread while they
- * come, so a pool for downloads wants more threads than processors.
- */
-export function createArchiver(pool: ThreadPool): Archiver {
+export interface ArchiverOptions {
+	/** For what comes from far away and may stand still for long, holding its thread; default: the same pool. */
+	readonly downloads?: ThreadPool;
+}
+
+/** The archiver whose work is done by the pool's threads. */
+export function createArchiver(pool: ThreadPool, options: ArchiverOptions = {}): Archiver {
 	return {
 		writeLayer: (request, { signal }) => pool.run("archive/write-layer", request, { signal }),
 		extractLayer: ({ source, ...request }, { signal }) =>
@@ -20,6 +34,7 @@ export function createArchiver(pool: ThreadPool): Archiver {
 					{ signal: ends, transfer },
 				),
 			),
+		fetchLayer: (request, { signal }) => fetchLayer(options.downloads ?? pool, request, signal),
 		convertLayer: ({ source, ...request }, { signal }) =>
 			withSource(source, signal, (sent, transfer, ends) =>
 				pool.run<unknown, LayerBlob>(
@@ -37,11 +52,11 @@ export function createArchiver(pool: ThreadPool): Archiver {
 }
 
 /** Runs the job with a port in place of the stream, and feeds the port meanwhile. The job's error counts, not the feeder's. */
-async function withSource(
+async function withSource<T>(
 	source: ByteSource,
 	signal: AbortSignal,
-	run: (source: SentSource, transfer: readonly Transferable[], signal: AbortSignal) => Promise<LayerBlob>,
-): Promise<LayerBlob> {
+	run: (source: SentSource, transfer: readonly Transferable[], signal: AbortSignal) => Promise<T>,
+): Promise<T> {
 	if (source.kind === "file") {
 		return await run(source, [], signal);
 	}
@@ -56,6 +71,33 @@ async function withSource(
 		// A job that failed early leaves its source unread.
 		feeder.abort();
 		await sending.catch(() => {});
+	}
+}
+
+/** The thread reads the file that this one writes. Its error counts, unless it is only that of the source. */
+async function fetchLayer(
+	pool: ThreadPool,
+	{ chunks, keepAt, ...request }: FetchLayerRequest,
+	signal: AbortSignal,
+): Promise<FetchedLayer> {
+	const { file, write } = createGrowingFile(keepAt);
+	const stop = new AbortController();
+	const running = pool.run<unknown, FetchOutput>(
+		"archive/fetch-layer",
+		{ request, file },
+		{ signal, transfer: [file.port] },
+	);
+	const writing = write(chunks, { signal: AbortSignal.any([signal, stop.signal]) });
+	writing.catch(() => {});
+	try {
+		const fetched = await running;
+		return fetched.kind === "unpacked" ? fetched : { kind: "kept", failure: fromPlainError(fetched.failure) };
+	} catch (thrown) {
+		rmSync(keepAt, { force: true });
+		throw toError(thrown);
+	} finally {
+		stop.abort();
+		await writing.catch(() => {});
 	}
 }
 

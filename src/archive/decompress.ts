@@ -3,6 +3,7 @@ import type { Transform } from "node:stream";
 import { createGunzip, createZstdDecompress, zstdDecompressSync } from "node:zlib";
 import { SlipwayError, toError, wrap } from "../errors/errors.ts";
 import type { CompressionKind } from "./archive.ts";
+import { openSyncDecoder, type SyncDecoder } from "./sync-inflate.ts";
 import { type FramePiece, ZstdFrames } from "./zstd-frames.ts";
 
 /** How a file is compressed; two of them only an outside program can read. */
@@ -59,7 +60,10 @@ export function* readChunks(path: string): Generator<Uint8Array> {
 	}
 }
 
-/** Content of a gzip or zstd stream of one or more members. Cut off or damaged: `data-loss`. */
+/**
+ * Content of a gzip or zstd stream of one or more members. Cut off or damaged: `data-loss`. A chunk is good until the next one is asked
+ * for.
+ */
 export async function* decompress(
 	chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
 	kind: CompressionKind,
@@ -72,9 +76,13 @@ export async function* decompress(
 				yield chunk;
 			}
 			return;
-		case "gzip":
-			yield* throughStream(chunks, createGunzip(streamOptions), kind, signal);
+		case "gzip": {
+			using decoder = openSyncDecoder(kind);
+			yield* decoder === undefined
+				? throughStream(chunks, createGunzip(streamOptions), kind, signal)
+				: throughDecoder(chunks, decoder, signal);
 			return;
+		}
 		case "zstd":
 			yield* decompressFrames(framePieces(chunks), signal);
 	}
@@ -119,12 +127,11 @@ async function* decompressFrames(
 			signal.throwIfAborted();
 			yield content;
 		} else {
-			yield* throughStream(
-				frameFrom(head, ended, pieces),
-				createZstdDecompress(streamOptions),
-				"zstd",
-				signal,
-			);
+			using decoder = openSyncDecoder("zstd");
+			const frame = frameFrom(head, ended, pieces);
+			yield* decoder === undefined
+				? throughStream(frame, createZstdDecompress(streamOptions), "zstd", signal)
+				: throughDecoder(frame, decoder, signal);
 		}
 	}
 }
@@ -156,6 +163,18 @@ async function* frameFrom(
 		yield value.bytes;
 		ended = value.ends;
 	}
+}
+
+async function* throughDecoder(
+	chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+	decoder: SyncDecoder,
+	signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+	for await (const chunk of chunks) {
+		signal.throwIfAborted();
+		yield* decoder.decode(chunk);
+	}
+	yield* decoder.finish();
 }
 
 async function* throughStream(

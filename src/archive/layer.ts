@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import type { JobContext } from "../async/job.ts";
 import { SlipwayError, toError } from "../errors/errors.ts";
 import { bytesOf } from "../sys/byte-names.ts";
@@ -54,10 +54,12 @@ export async function writeLayer(request: WriteLayerRequest, control: Control): 
 	return { ...blob, entries };
 }
 
+/** `isHashedBefore`: somebody else judges the bytes as they are; digest and size of the answer mean nothing then. */
 export async function extractLayer(
 	request: Omit<ExtractLayerRequest, "source">,
 	chunks: Chunks,
 	control: Control,
+	isHashedBefore = false,
 ): Promise<LayerBlob> {
 	const extractor = new Extractor({
 		root: bytesOf(request.root),
@@ -71,7 +73,7 @@ export async function extractLayer(
 	});
 	const reader = new TarReader(extractor);
 	try {
-		const layer = new LayerStream(chunks, control.signal);
+		const layer = new LayerStream(chunks, control.signal, { isHashed: !isHashedBefore });
 		for await (const chunk of layer.content()) {
 			reader.push(chunk);
 		}
@@ -94,7 +96,7 @@ export async function convertLayer(
 	payloadBytes: number = Number.POSITIVE_INFINITY,
 ): Promise<LayerBlob> {
 	const pool = new BlockPool();
-	const layer = new LayerStream(chunks, control.signal, payloadBytes);
+	const layer = new LayerStream(chunks, control.signal, { payloadBytes });
 	let entries = 0;
 	const count = (): void => {
 		entries++;
@@ -121,16 +123,21 @@ class LayerStream {
 	readonly #chunks: Chunks;
 	readonly #signal: AbortSignal;
 	readonly #payloadBytes: number;
-	readonly #outer = createHash("sha256");
+	readonly #outer: Hash | undefined;
 	readonly #inner = createHash("sha256");
 	#size = 0;
 	#uncompressedSize = 0;
 	#compression: CompressionKind = "uncompressed";
 
-	constructor(chunks: Chunks, signal: AbortSignal, payloadBytes: number = Number.POSITIVE_INFINITY) {
+	constructor(
+		chunks: Chunks,
+		signal: AbortSignal,
+		options: { readonly payloadBytes?: number; readonly isHashed?: boolean } = {},
+	) {
 		this.#chunks = chunks;
 		this.#signal = signal;
-		this.#payloadBytes = payloadBytes;
+		this.#payloadBytes = options.payloadBytes ?? Number.POSITIVE_INFINITY;
+		this.#outer = options.isHashed === false ? undefined : createHash("sha256");
 	}
 
 	/** The tar. May be called once. */
@@ -140,7 +147,8 @@ class LayerStream {
 		// A layer is compressed in none of the other ways; as a tar it will fail with a better message.
 		this.#compression = kind === "bzip2" || kind === "xz" ? "uncompressed" : kind;
 		for await (const chunk of decompress(rest, this.#compression, this.#signal)) {
-			if (this.#compression !== "uncompressed") {
+			// Of an uncompressed blob it is the same as the other, where there is that.
+			if (this.#compression !== "uncompressed" || this.#outer === undefined) {
 				this.#inner.update(chunk);
 			}
 			this.#uncompressedSize += chunk.length;
@@ -150,7 +158,7 @@ class LayerStream {
 
 	async *#hashed(): AsyncGenerator<Uint8Array> {
 		for await (const chunk of this.#chunks) {
-			this.#outer.update(chunk);
+			this.#outer?.update(chunk);
 			const left = this.#payloadBytes - this.#size;
 			this.#size += chunk.length;
 			if (left >= chunk.length) {
@@ -163,9 +171,10 @@ class LayerStream {
 
 	/** What went through, if it is what was expected. Call after the last byte. */
 	finish(expected: ExpectedLayer = {}): Omit<LayerBlob, "entries"> {
-		const digest: Sha256 = `sha256:${this.#outer.digest("hex")}`;
-		const diffId: Sha256 =
-			this.#compression === "uncompressed" ? digest : `sha256:${this.#inner.digest("hex")}`;
+		const outer = this.#outer?.digest("hex");
+		const isSame = this.#compression === "uncompressed" && outer !== undefined;
+		const diffId: Sha256 = `sha256:${isSame ? outer : this.#inner.digest("hex")}`;
+		const digest: Sha256 = outer === undefined ? diffId : `sha256:${outer}`;
 		for (const [what, found, wanted] of [
 			["size", this.#size, expected.size],
 			["digest", digest, expected.digest],

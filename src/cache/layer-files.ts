@@ -1,5 +1,10 @@
 import { createReadStream, rmSync } from "node:fs";
-import type { Archiver, ByteSource, LayerBlob as WrittenBlob } from "../archive/archive.ts";
+import type {
+	Archiver,
+	ByteSource,
+	FetchLayerRequest,
+	LayerBlob as WrittenBlob,
+} from "../archive/archive.ts";
 import { adoptOrphans } from "../archive/extract-tree.ts";
 import { createLimit, type Limit } from "../async/limit.ts";
 import { createSingleFlight, type SingleFlight } from "../async/single-flight.ts";
@@ -150,7 +155,7 @@ export class LayerFiles {
 			await this.makeReal(parent, options);
 			return;
 		}
-		if (parent !== undefined && this.#options.snapshotter.stacking !== undefined) {
+		if (this.#options.snapshotter.stacking !== undefined) {
 			await this.#unpackBeside(layer, parent, options);
 			return;
 		}
@@ -166,50 +171,115 @@ export class LayerFiles {
 	}
 
 	/** While the layers below are still being unpacked: an overlay directory needs little of them, and only in the end. */
-	async #unpackBeside(layer: CacheRecord, parent: CacheRecord, options: RefWorkOptions): Promise<void> {
-		const { snapshotter, archiver } = this.#options;
-		const { signal } = options;
+	async #unpackBeside(
+		layer: CacheRecord,
+		parent: CacheRecord | undefined,
+		options: RefWorkOptions,
+	): Promise<void> {
+		const { snapshotter } = this.#options;
 		const below = this.makeReal(parent, options);
 		below.catch(() => {});
-		const descriptor = await this.#fetch(layer, options);
-		const id = newSnapshotId();
-		await snapshotter.create({ id, parents: [], detached: true, signal });
-		const { dir } = snapshotter.layer(id, []);
-		const { digest } = descriptor;
-		let unpacked: WrittenBlob;
-		try {
-			unpacked = await reportSpan(layer, options, `extracting ${digest}`, "extract", () =>
-				archiver.extractLayer(
-					{
-						source: this.#source(layer, descriptor, signal),
-						root: dir,
-						whiteouts: snapshotter.whiteouts,
-						reportOrphans: true,
-						expected: expectedOf(layer, descriptor),
-					},
-					options,
-				),
-			);
-		} catch (thrown) {
+		const { id, descriptor, unpacked, failure } = await this.#unpackSomewhere(layer, options);
+		if (unpacked === undefined) {
 			await snapshotter.remove(id);
-			if (hasCode(thrown, "not-found")) {
+			if (hasCode(failure, "not-found") && parent !== undefined) {
 				// A hard link to a file of a layer below, perhaps.
 				await below;
 				await this.#unpackOnto(layer, descriptor, options);
 				return;
 			}
-			await this.#distrust(thrown, [descriptor]);
-			throw wrap(thrown, `failed to extract layer ${digest}`);
+			await this.#distrust(failure, [descriptor]);
+			throw wrap(failure, `failed to extract layer ${descriptor.digest}`);
 		}
 		try {
 			await below;
 			const dirs = this.stack(parent).map((each) => snapshotter.layer(each, []).dir);
-			adoptOrphans(dir, unpacked.orphans ?? [], dirs.reverse());
+			adoptOrphans(snapshotter.layer(id, []).dir, unpacked.orphans ?? [], dirs.reverse());
 		} catch (thrown) {
 			await snapshotter.remove(id);
 			throw toError(thrown);
 		}
 		this.#finish(layer, id);
+	}
+
+	/** Unpacks the layer's blob into a new snapshot, from here or while it arrives. What fails in unpacking is an answer. */
+	async #unpackSomewhere(layer: CacheRecord, options: RefWorkOptions): Promise<UnpackedBlob> {
+		const { content, archiver } = this.#options;
+		const here = await this.#blobHere(layer);
+		if (here === undefined && content.adopt !== undefined && content.temporaryPath !== undefined) {
+			return this.#fromOrigins(layer, options, (descriptor, provider) =>
+				this.#fetchAndUnpack(layer, descriptor, provider, options),
+			);
+		}
+		const descriptor = here ?? (await this.#fetch(layer, options));
+		const { id, request } = await this.#beginUnpacking(layer, descriptor, options);
+		try {
+			const unpacked = await reportSpan(layer, options, `extracting ${descriptor.digest}`, "extract", () =>
+				archiver.extractLayer(
+					{ ...request, source: this.#source(layer, descriptor, options.signal) },
+					options,
+				),
+			);
+			return { id, descriptor, unpacked, failure: undefined };
+		} catch (thrown) {
+			return { id, descriptor, unpacked: undefined, failure: toError(thrown) };
+		}
+	}
+
+	async #fetchAndUnpack(
+		layer: CacheRecord,
+		descriptor: Descriptor,
+		provider: ContentProvider,
+		options: RefWorkOptions,
+	): Promise<UnpackedBlob> {
+		const { content, archiver, snapshotter } = this.#options;
+		const keepAt = content.temporaryPath?.() ?? this.#options.temporaryPath();
+		const { id, request } = await this.#beginUnpacking(layer, descriptor, options);
+		const arrived = Promise.withResolvers<void>();
+		const counted = countChunks(provider.read(descriptor, options), layer, options, descriptor);
+		const chunks = (async function* () {
+			yield* counted;
+			arrived.resolve();
+		})();
+		try {
+			const fetching = archiver.fetchLayer({ ...request, chunks, keepAt }, options);
+			// Only what is left to do after the last byte is shown as unpacking.
+			const shown = arrived.promise.then(() =>
+				reportSpan(layer, options, `extracting ${descriptor.digest}`, "extract", () => fetching),
+			);
+			shown.catch(() => {});
+			const fetched = await fetching;
+			await shown.catch(() => {});
+			await content.adopt?.(keepAt, descriptor);
+			return fetched.kind === "unpacked"
+				? { id, descriptor, unpacked: fetched.layer, failure: undefined }
+				: { id, descriptor, unpacked: undefined, failure: fetched.failure };
+		} catch (thrown) {
+			rmSync(keepAt, { force: true });
+			await snapshotter.remove(id);
+			throw toError(thrown);
+		}
+	}
+
+	/** A snapshot for a layer's own files. Those of the lowest layer are a tree, others are changes to what is below. */
+	async #beginUnpacking(
+		layer: CacheRecord,
+		descriptor: Descriptor,
+		{ signal }: RefWorkOptions,
+	): Promise<{ readonly id: SnapshotId; readonly request: Omit<FetchLayerRequest, "chunks" | "keepAt"> }> {
+		const { snapshotter } = this.#options;
+		const detached = layer.parents[0] !== undefined;
+		const id = newSnapshotId();
+		await snapshotter.create({ id, parents: [], detached, signal });
+		return {
+			id,
+			request: {
+				root: snapshotter.layer(id, []).dir,
+				whiteouts: detached ? snapshotter.whiteouts : "apply",
+				reportOrphans: true,
+				expected: expectedOf(layer, descriptor),
+			},
+		};
 	}
 
 	#finish(record: CacheRecord, snapshot: SnapshotId): void {
@@ -368,25 +438,44 @@ export class LayerFiles {
 			: { kind: "file", path };
 	}
 
-	/** Brings one of the layer's blobs here. */
-	async #fetch(layer: CacheRecord, options: RefWorkOptions): Promise<Descriptor> {
-		const { content } = this.#options;
+	/** The first of the layer's blobs that is here. */
+	async #blobHere(layer: CacheRecord): Promise<Descriptor | undefined> {
 		for (const descriptor of layer.blobs.values()) {
-			if ((await content.info(descriptor.digest)) !== undefined) {
+			if ((await this.#options.content.info(descriptor.digest)) !== undefined) {
 				return descriptor;
 			}
 		}
+		return undefined;
+	}
+
+	/** Brings one of the layer's blobs here. */
+	async #fetch(layer: CacheRecord, options: RefWorkOptions): Promise<Descriptor> {
+		const here = await this.#blobHere(layer);
+		if (here !== undefined) {
+			return here;
+		}
+		return this.#fromOrigins(layer, options, async (descriptor, provider) => {
+			const chunks = provider.read(descriptor, options);
+			await this.#options.content.write(countChunks(chunks, layer, options, descriptor), {
+				expected: { digest: descriptor.digest, size: descriptor.size },
+				signal: options.signal,
+			});
+			return descriptor;
+		});
+	}
+
+	/** Tries one blob after the other from one place after the other, until one can be had. */
+	async #fromOrigins<T>(
+		layer: CacheRecord,
+		options: RefWorkOptions,
+		fetch: (descriptor: Descriptor, provider: ContentProvider) => Promise<T>,
+	): Promise<T> {
 		let failure: unknown;
 		for (const descriptor of layer.blobs.values()) {
 			for (const { provider } of [...layer.origins]) {
 				try {
 					using _slot = await this.#downloads.acquire(options);
-					const chunks = provider.read(descriptor, options);
-					await content.write(countChunks(chunks, layer, options, descriptor), {
-						expected: { digest: descriptor.digest, size: descriptor.size },
-						signal: options.signal,
-					});
-					return descriptor;
+					return await fetch(descriptor, provider);
 				} catch (thrown) {
 					if (options.signal.aborted) {
 						throw toError(options.signal.reason);
@@ -598,6 +687,14 @@ function describeWritten(layer: CacheRecord, written: WrittenBlob): Descriptor {
 		size,
 		...(Object.keys(annotations).length === 0 ? {} : { annotations }),
 	};
+}
+
+/** A snapshot with a layer's files, or why there are none; the blob is here in both cases. */
+interface UnpackedBlob {
+	readonly id: SnapshotId;
+	readonly descriptor: Descriptor;
+	readonly unpacked: WrittenBlob | undefined;
+	readonly failure: SlipwayError | undefined;
 }
 
 function snapshotOf(record: CacheRecord): SnapshotId {
