@@ -115,7 +115,7 @@ export function createBridge(
 			await lookUp({ ...request, source: await judged(request, signal) }, signal),
 		sourceTime: ({ logName, ...source }, { signal }) =>
 			job.step({ id: logName, name: logName, signal }, async (step) =>
-				openSource(source, { services, session })?.modified?.(step),
+				openSource(source, { services, session }).modified?.(step),
 			),
 		hostKey: (host, { signal }) => askHostKey(host, { searchPath: services.worker.searchPath, signal }),
 		warn(warning) {

@@ -50,7 +50,11 @@ async function judgeSources(
 		}
 		if (op.op?.$case === "source") {
 			const platform = op.platform === undefined ? undefined : fromPlatformMessage(op.platform);
-			judged.set(digest, await judge(op.op.value, platform));
+			try {
+				judged.set(digest, await judge(op.op.value, platform));
+			} catch (error) {
+				throw wrap(error, "error evaluating the source policy");
+			}
 		}
 	}
 	return judged;

@@ -1,3 +1,4 @@
+import { SlipwayError } from "../errors/errors.ts";
 import type { ResolvedSource, ResolveSourceRequest, SourceIdentity } from "../frontend/frontend.ts";
 import { formatPlatformAll } from "../oci/platform.ts";
 import type { Session } from "../session/session.ts";
@@ -33,7 +34,7 @@ export function resolveSource(
 			return await resolveImage({ source, ...request }, { services, session, step });
 		}
 		const { gitObject = false, httpChecksum } = request;
-		const known = await openSource(source, { services, session })?.describe?.({
+		const known = await openSource(source, { services, session }).describe?.({
 			...step,
 			gitObject,
 			...(httpChecksum === undefined ? {} : { httpChecksum }),
@@ -77,12 +78,18 @@ async function resolveImage(
 	return { source, image: { digest, config: noConfig ? undefined : config } };
 }
 
-/** Undefined for a scheme that nobody knows. */
 export function openSource(
 	{ identifier, attrs }: SourceIdentity,
 	{ services, session }: { readonly services: Pick<ControllerServices, "worker">; readonly session: Session },
-): SourceInstance | undefined {
-	return services.worker.sources.get(identifier.slice(0, identifier.indexOf("://")))?.open({
+): SourceInstance {
+	const [scheme = "", rest] = identifier.split("://", 2);
+	const known = rest === undefined ? undefined : services.worker.sources.get(scheme);
+	if (known === undefined) {
+		const problem =
+			rest === undefined ? `failed to parse ${identifier}: invalid` : `unknown scheme ${scheme}: not found`;
+		throw new SlipwayError("invalid-argument", problem);
+	}
+	return known.open({
 		identifier,
 		attrs: Object.fromEntries(attrs),
 		platform: undefined,

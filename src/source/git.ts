@@ -1,6 +1,6 @@
 import { createKeyedLock, type KeyedLock } from "../async/keyed-lock.ts";
 import type { CacheManager, ImmutableRef } from "../cache/cache.ts";
-import { redactUrl } from "../errors/errors.ts";
+import { redactUrl, SlipwayError } from "../errors/errors.ts";
 import type { Session } from "../session/session.ts";
 import { type GitAccessOptions, openGit } from "./git-access.ts";
 import { type GitTree, parseGitTree } from "./git-attrs.ts";
@@ -8,7 +8,13 @@ import { checkOut } from "./git-checkout.ts";
 import type { Git } from "./git-command.ts";
 import { type SharedRepository, withRepository } from "./git-repository.ts";
 import { gitCacheKey, type ResolvedGit, resolveByItself, resolveByServer } from "./git-resolve.ts";
-import type { Source, SourceInstance, SourceOptions } from "./source.ts";
+import type {
+	DescribeSourceOptions,
+	Source,
+	SourceDescription,
+	SourceInstance,
+	SourceOptions,
+} from "./source.ts";
 
 export interface GitSourceOptions {
 	readonly cache: Pick<CacheManager, "createMutable" | "get" | "getMutable" | "search">;
@@ -84,6 +90,29 @@ class GitInstance implements SourceInstance {
 			git.run(["log", "-1", "--format=%ct", `${wantedRef}^{commit}`], { gitDir }),
 		);
 		return Number(text);
+	}
+
+	async describe({ gitObject, ...options }: DescribeSourceOptions): Promise<SourceDescription> {
+		const wanted = await this.#resolve(options);
+		const { name: ref, object: checksum, commit: commitChecksum = "" } = wanted;
+		if (!gitObject) {
+			return { git: { checksum, ref, commitChecksum } };
+		}
+		const objects = await this.#fetched(wanted, options, async ({ git, gitDir }) => {
+			const show = (...args: readonly string[]): Promise<string> => git.run(args, { gitDir });
+			const type = (await show("cat-file", "-t", checksum)).trim();
+			if (type !== "commit" && type !== "tag") {
+				throw new SlipwayError("unknown", `expected commit or tag object, got ${type}`);
+			}
+			const commit = type === "commit" ? "" : (await show("rev-parse", `${checksum}^{commit}`)).trim();
+			const encoder = new TextEncoder();
+			return {
+				commitChecksum: commit,
+				commitObject: encoder.encode(await show("cat-file", "commit", commit || checksum)),
+				...(commit === "" ? {} : { tagObject: encoder.encode(await show("cat-file", "tag", checksum)) }),
+			};
+		});
+		return { git: { checksum, ref, ...objects } };
 	}
 
 	#fetched<T>(

@@ -1,3 +1,6 @@
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { join } from "node:path";
 import { createKeyedLock, type KeyedLock } from "../async/keyed-lock.ts";
 import type { CacheManager, ImmutableRef, RefId } from "../cache/cache.ts";
 import { canceled, redactUrl, SlipwayError, toError } from "../errors/errors.ts";
@@ -15,7 +18,13 @@ import { formatHttpDate, parseHttpDate } from "./http-date.ts";
 import { saveDownload } from "./http-download.ts";
 import { downloadName } from "./http-filename.ts";
 import { findHeaderSecret } from "./session-secrets.ts";
-import type { Source, SourceInstance, SourceOptions } from "./source.ts";
+import type {
+	DescribeSourceOptions,
+	Source,
+	SourceDescription,
+	SourceInstance,
+	SourceOptions,
+} from "./source.ts";
 
 export interface HttpSourceOptions extends HttpClientOptions {
 	readonly cache: Pick<CacheManager, "createMutable" | "get" | "search">;
@@ -67,6 +76,9 @@ const modifiedKey = "http.modtime";
 
 /** The host under which clients offer streams of their own. */
 const uploadHost = "buildkit-session";
+
+/** BuildKit's. */
+const maxChecksumSuffix = 4 * 1024;
 
 /** Tags that fit in one request of any server. */
 const maxTags = 20;
@@ -129,6 +141,51 @@ class HttpInstance implements SourceInstance {
 			);
 		}
 		return lastModified === undefined ? undefined : Math.floor(lastModified.getTime() / 1000);
+	}
+
+	async describe({ httpChecksum: wanted, ...options }: DescribeSourceOptions): Promise<SourceDescription> {
+		if (wanted !== undefined && wanted.suffix.length > maxChecksumSuffix) {
+			throw new SlipwayError(
+				"invalid-argument",
+				`http checksum request suffix exceeds max size ${maxChecksumSuffix}`,
+			);
+		}
+		const resolved = await this.#locked(options, () => this.#ask(options));
+		this.#resolved = resolved;
+		const { digest, filename, lastModified } = resolved;
+		return {
+			http: {
+				digest,
+				filename,
+				lastModified: lastModified === undefined ? undefined : Math.floor(lastModified.getTime() / 1000),
+				...(wanted === undefined
+					? {}
+					: {
+							checksum: {
+								digest: await this.#checksum(filename, wanted, options),
+								suffix: wanted.suffix,
+							},
+						}),
+			},
+		};
+	}
+
+	/** Of the file's bytes and what the client adds. */
+	async #checksum(
+		filename: string,
+		{ algorithm, suffix }: NonNullable<DescribeSourceOptions["httpChecksum"]>,
+		options: SourceOptions,
+	): Promise<string> {
+		await using ref = await this.snapshot(options);
+		const [tree] = await ref.mounts(options);
+		const hash = createHash(algorithm);
+		for await (const chunk of createReadStream(join(tree?.source ?? "", filename), {
+			highWaterMark: 1 << 20,
+		})) {
+			options.signal.throwIfAborted();
+			hash.update(chunk as Buffer);
+		}
+		return `${algorithm}:${hash.update(suffix).digest("hex")}`;
 	}
 
 	#locked<T>({ signal }: SourceOptions, work: () => Promise<T>): Promise<T> {
