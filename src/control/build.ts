@@ -59,7 +59,9 @@ async function attempt(
 		// Others show the error and are gone.
 		...(isGateway(request) ? { keepFailed: (state) => failedSteps.keep(state) } : {}),
 	};
-	await using job = services.solver.openJob({ id: request.ref, progress: options.progress, client });
+	await using explained = services.explainer?.open(request, { ...options, report: options.explain });
+	const progress = explained?.progress ?? options.progress;
+	await using job = services.solver.openJob({ id: request.ref, progress, client });
 	const { sourcePolicies = [], cacheImports = [], cacheExports = [] } = request;
 	const caches =
 		services.caches &&
@@ -74,16 +76,20 @@ async function attempt(
 	const made = isGateway(request)
 		? await clientResult(services, request, { bridge, options })
 		: await requestedResult(request, { bridge, signal: options.signal });
+	explained?.planned(made);
 	const result = await computeResult(made, bridge, options.signal);
 	const keys = await keysOf(made, bridge, options.signal);
+	explained?.built(keys.values());
 	const inlineCache = caches?.inlineFor((ref) => keys.get(ref));
-	const exporterResponse: Record<string, string> = {};
-	for (const [index, exporter] of exporters.entries()) {
-		Object.assign(
-			exporterResponse,
-			await runExporter(job, exporter, { index, result, options, inlineCache }),
-		);
+	const more = request.sessionExporters === true ? await sessionExporters(result, options) : [];
+	const exporterResponses: Readonly<Record<string, string>>[] = [];
+	for (const [index, exporter] of [
+		...exporters,
+		...more.map((each) => exporterOf(services, each)),
+	].entries()) {
+		exporterResponses.push(await runExporter(job, exporter, { index, result, options, inlineCache }));
 	}
+	const exporterResponse: Record<string, string> = Object.assign({}, ...exporterResponses);
 	Object.assign(exporterResponse, await caches?.export([...keys.values()]));
 	const decoder = new TextDecoder();
 	for (const [key, value] of Object.entries(made.metadata)) {
@@ -91,7 +97,19 @@ async function attempt(
 			exporterResponse[key] = decoder.decode(value);
 		}
 	}
-	return { exporterResponse, metadata: made.metadata };
+	if (request.sessionExporters === true) {
+		await options.session.exporters?.finalize(exporterResponse, { signal: options.signal });
+	}
+	return { exporterResponse, exporterResponses, metadata: made.metadata };
+}
+
+/** What the client wants to be done with a result that it has seen the metadata of. */
+async function sessionExporters(
+	{ ref, refs, metadata }: BuildResult,
+	{ session, signal }: BuildOptions,
+): Promise<readonly ExporterRequest[]> {
+	const ids = [ref, ...refs.values()].flatMap((each) => each?.id ?? []);
+	return (await session.exporters?.find({ metadata, refs: ids }, { signal })) ?? [];
 }
 
 /** The client is the frontend. */
@@ -259,6 +277,7 @@ function runExporter(
 		exporter.export(result, {
 			...step,
 			session: options.session,
+			...(options.keepDocument === undefined ? {} : { keepDocument: options.keepDocument }),
 			index,
 			...(inlineCache === undefined ? {} : { inlineCache }),
 		}),

@@ -8,6 +8,7 @@ import type {
 	WorkerIdentity,
 } from "../frontend/frontend.ts";
 import type { Definition } from "../llb/llb.ts";
+import type { Digest } from "../oci/digest.ts";
 import type { Platform } from "../oci/platform.ts";
 import type { ProgressSink } from "../progress/progress.ts";
 import type { RemoteCaches } from "../remotecache/remote-caches.ts";
@@ -18,6 +19,7 @@ import type { ImageResolver } from "../source/source.ts";
 import type { ContainerFactory } from "../worker/step-container.ts";
 import type { Output, WorkerServices } from "../worker/worker.ts";
 import type { BuildRegistry } from "./build-registry.ts";
+import type { Explainer, Explanation } from "./explain.ts";
 
 /**
  * One build from request to delivered outputs: a job in the solver, a frontend that makes graphs, their results, exporters.
@@ -45,6 +47,8 @@ export interface BuildRequest {
 	readonly cacheImports?: readonly CacheOptions[];
 	readonly cacheExports?: readonly CacheOptions[];
 	readonly sourcePolicies?: readonly SourcePolicy[];
+	/** The session may name more exporters when it has seen the result. */
+	readonly sessionExporters?: boolean;
 }
 
 export interface ExporterRequest {
@@ -70,6 +74,10 @@ export interface BuildOptions {
 	readonly signal: AbortSignal;
 	/** Asked about every source, after the policies. */
 	readonly sourceVerifier?: SourceVerifier;
+	/** Gets the documents of images that exporters make: manifests, configs. */
+	readonly keepDocument?: (digest: Digest, document: Uint8Array) => void;
+	/** Told at the end why steps ran, also of a build that failed. */
+	readonly explain?: (explanation: Explanation) => void;
 }
 
 /** A client that decides about sources while its build runs (`PolicyVerifier` of its session). */
@@ -92,6 +100,8 @@ export type SourceVerdict =
 export interface BuildResponse {
 	/** All exporters' responses merged, the last one wins: `containerimage.digest`, `image.name`, …. */
 	readonly exporterResponse: Readonly<Record<string, string>>;
+	/** What each exporter answered, in order. */
+	readonly exporterResponses?: readonly Readonly<Record<string, string>>[];
 	/** Of the frontend; for a request that asks a question (`requestid`), the answer. */
 	readonly metadata: Readonly<Record<string, Uint8Array>>;
 }
@@ -115,4 +125,6 @@ export interface ControllerServices {
 	readonly builds: BuildRegistry;
 	/** Caches that are imported and exported; without it there are none. */
 	readonly caches?: RemoteCaches;
+	/** Keeps what builds were made of; without it nothing is explained. */
+	readonly explainer?: Explainer;
 }

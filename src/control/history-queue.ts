@@ -9,13 +9,10 @@ import {
 import { Status } from "../api/generated/google/rpc/status.ts";
 import { statusOf } from "../api/status.ts";
 import { timestampOf } from "../api/timestamps.ts";
-import type { ContentReader } from "../content/content.ts";
-import { imageClosure } from "../content/image-closure.ts";
 import { openLocalContentStore } from "../content/local.ts";
 import type { Database } from "../database/database.ts";
 import { canceled, SlipwayError, toError } from "../errors/errors.ts";
-import { isDigest } from "../oci/digest.ts";
-import { isIndexType, isManifestType } from "../oci/media-types.ts";
+import { type Digest, isDigest } from "../oci/digest.ts";
 import { progressTime } from "../progress/progress.ts";
 import {
 	type BuildEnd,
@@ -285,15 +282,14 @@ class Queue implements History {
 		const { error } = end;
 		const status = error && statusOf(error);
 		const kept = status && (await attempt("the error", () => this.#write(Status.encode(status).finish())));
-		const blobs: string[] = [];
-		const results = new Map<number, Descriptor>();
-		for (const [index, descriptor] of end.results) {
-			const copied = await attempt("a result", () => this.#copyDocuments(end.source, descriptor));
-			if (copied?.includes(descriptor.digest)) {
-				results.set(index, descriptor);
-				blobs.push(...copied);
-			}
-		}
+		const blobs = [...end.documents.keys()];
+		const areKept = await attempt("an image", async () => {
+			await Promise.all([...end.documents.values()].map((document) => this.#write(document)));
+			return true;
+		});
+		const results = new Map(
+			[...end.results].filter(([, { digest }]) => areKept && end.documents.has(digest as Digest)),
+		);
 		const summary = end.log.summary();
 		return {
 			blobs,
@@ -336,27 +332,6 @@ class Queue implements History {
 
 	#write(bytes: Uint8Array): Promise<{ readonly digest: string; readonly size: number }> {
 		return this.blobs.write(chunksOf(bytes), { signal: new AbortController().signal });
-	}
-
-	/** All of an image but its layers. */
-	async #copyDocuments(source: ContentReader, root: Descriptor): Promise<readonly string[]> {
-		const signal = new AbortController().signal;
-		const { digest, size, mediaType } = root;
-		if (!isDigest(digest)) {
-			return [];
-		}
-		const copied: string[] = [];
-		for (const each of (await imageClosure(source, { digest, size, mediaType }, { signal })).values()) {
-			const isDocument =
-				isIndexType(each.mediaType) ||
-				isManifestType(each.mediaType) ||
-				/config\.v1\+json$|container\.image\.v1\+json$|in-toto/.test(each.mediaType);
-			if (isDocument && (await source.info(each.digest)) !== undefined) {
-				await this.blobs.write(source.read(each.digest, { signal }), { expected: each, signal });
-				copied.push(each.digest);
-			}
-		}
-		return copied;
 	}
 }
 

@@ -9,7 +9,6 @@ import {
 	emptyBuildHistoryRequest,
 } from "../api/generated/control.ts";
 import { timestampOf } from "../api/timestamps.ts";
-import { createMemoryContentStore } from "../content/memory.ts";
 import { openDatabase } from "../database/database.ts";
 import type { History, HistoryOptions } from "./history.ts";
 import { filterRecords } from "./history-filter.ts";
@@ -54,7 +53,7 @@ async function record(history: History, ref: string): Promise<void> {
 		log,
 		metadata: new Map(),
 		results: new Map(),
-		source: createMemoryContentStore(),
+		documents: new Map(),
 	});
 }
 

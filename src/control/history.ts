@@ -4,8 +4,9 @@ import type {
 	BuildHistoryRequest,
 	Descriptor,
 } from "../api/generated/control.ts";
-import type { ContentReader, ContentStore, LocalContent } from "../content/content.ts";
+import type { ContentStore, LocalContent } from "../content/content.ts";
 import type { SlipwayError } from "../errors/errors.ts";
+import type { Digest } from "../oci/digest.ts";
 import type { BuildLog } from "./service-log.ts";
 
 /**
@@ -55,9 +56,10 @@ export interface BuildEnd {
 	readonly log: BuildLog;
 	/** Metadata of the result. */
 	readonly metadata: ReadonlyMap<string, string>;
-	/** What exporters made, by their number: read from `source`, where their documents are. */
+	/** What exporters made, by their number. */
 	readonly results: ReadonlyMap<number, Descriptor>;
-	readonly source: ContentReader;
+	/** Manifests and configs of the results. */
+	readonly documents: ReadonlyMap<Digest, Uint8Array>;
 }
 
 export interface HistoryOptions {

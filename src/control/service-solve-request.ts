@@ -25,9 +25,6 @@ const epochArg = "build-arg:SOURCE_DATE_EPOCH";
  */
 export function readSolveRequest(message: messages.SolveRequest): SolveOrder {
 	checkCompatibility(message.CompatibilityVersion);
-	if (message.EnableSessionExporter) {
-		throw new SlipwayError("unimplemented", "exporters of a session are not supported");
-	}
 	if (message.ProxyNetwork) {
 		throw new SlipwayError("unimplemented", "the proxy network is not supported");
 	}
@@ -46,6 +43,7 @@ export function readSolveRequest(message: messages.SolveRequest): SolveOrder {
 		definition: readDefinition(message),
 		exporters: readExporters(message),
 		entitlements: message.Entitlements.map(parseEntitlement),
+		sessionExporters: message.EnableSessionExporter,
 		cacheExports: readCacheExports(message.Cache),
 		cacheImports: readCacheImports(message.Cache),
 		...(message.SourcePolicy === undefined

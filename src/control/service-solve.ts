@@ -10,6 +10,7 @@ import { timestampOf } from "../api/timestamps.ts";
 import { parentSpan, type SpanContext } from "../api/trace-context.ts";
 import { canceled, type SlipwayError, toError } from "../errors/errors.ts";
 import { wireError } from "../frontend/wire-error.ts";
+import type { Digest } from "../oci/digest.ts";
 import { type ProgressSink, progressTime } from "../progress/progress.ts";
 import type { Session } from "../session/session.ts";
 import { traceBuild } from "./build-trace.ts";
@@ -17,6 +18,7 @@ import type { BuildOptions, BuildRequest, BuildResponse } from "./control.ts";
 import type { ControlServiceOptions } from "./service.ts";
 import type { Builds, OpenBuild } from "./service-builds.ts";
 import { noSession } from "./service-no-session.ts";
+import { sessionVerifier } from "./service-policy.ts";
 import type { SessionRegistry } from "./service-sessions.ts";
 import { readSolveRequest, type SolveOrder } from "./service-solve-request.ts";
 
@@ -34,10 +36,10 @@ export async function solve(
 	const order = readSolveRequest(message);
 	using build = services.builds.open(order.request.ref, { store: services.history.blobs });
 	try {
-		const run = (progress: ProgressSink): Promise<BuildResponse> =>
-			runForClient(services, order, { build, call, progress });
+		const run = (watch: BuildWatch): Promise<BuildResponse> =>
+			runForClient(services, order, { build, call, watch });
 		const response = order.internal
-			? await run(build.log)
+			? await run({ progress: build.log })
 			: await recorded(services, order.request, { build, parent: parentSpan(call.metadata), run });
 		return { ExporterResponse: new Map(Object.entries(response.exporterResponse)) };
 	} finally {
@@ -52,10 +54,11 @@ export async function buildHere(
 	{ progress, signal, ...options }: BuildOptions,
 ): Promise<BuildResponse> {
 	using build = services.builds.open(request.ref, { store: services.history.blobs });
-	const run = (recording: ProgressSink): Promise<BuildResponse> =>
+	const run = (watch: BuildWatch): Promise<BuildResponse> =>
 		services.controller.build(request, {
 			...options,
-			progress: both(progress, recording),
+			...watch,
+			progress: both(progress, watch.progress),
 			signal: AbortSignal.any([signal, build.signal]),
 		});
 	try {
@@ -68,14 +71,17 @@ export async function buildHere(
 interface SolveCall {
 	readonly build: OpenBuild;
 	readonly call: ServerCall;
-	readonly progress: ProgressSink;
+	readonly watch: BuildWatch;
 }
+
+/** What the history wants to see of a build. */
+type BuildWatch = Pick<BuildOptions, "progress" | "keepDocument">;
 
 interface RecordedBuild {
 	readonly build: OpenBuild;
 	/** The client's span. */
 	readonly parent: SpanContext | undefined;
-	readonly run: (progress: ProgressSink) => Promise<BuildResponse>;
+	readonly run: (watch: BuildWatch) => Promise<BuildResponse>;
 }
 
 function both(first: ProgressSink, second: ProgressSink): ProgressSink {
@@ -96,10 +102,14 @@ async function recorded(
 	const { ref } = request;
 	const trace = services.tracing && traceBuild(services.tracing, { parent, ref });
 	const active = services.history.start(recordOf(request));
+	const documents = new Map<Digest, Uint8Array>();
 	let response: BuildResponse | undefined;
 	let error: SlipwayError | undefined;
 	try {
-		response = await run(trace === undefined ? build.log : both(build.log, trace));
+		response = await run({
+			progress: trace === undefined ? build.log : both(build.log, trace),
+			keepDocument: (digest, document) => void documents.set(digest, document),
+		});
 		return response;
 	} catch (thrown) {
 		error = toError(thrown);
@@ -111,7 +121,7 @@ async function recorded(
 			log: build.log,
 			metadata: textOf(response?.metadata ?? {}),
 			results: resultsOf(response),
-			source: services.content,
+			documents,
 		});
 		if (trace !== undefined) {
 			trace.end(error?.message);
@@ -123,23 +133,32 @@ async function recorded(
 
 async function runForClient(
 	services: SolveServices,
-	{ request, sessionId }: SolveOrder,
-	{ build, call, progress }: SolveCall,
+	{ request, sessionId, policySessionId }: SolveOrder,
+	{ build, call, watch }: SolveCall,
 ): Promise<BuildResponse> {
 	const waiting = AbortSignal.any([call.signal, build.signal]);
 	const session = sessionId === "" ? noSession : await services.sessions.find(sessionId, { signal: waiting });
+	const verifier =
+		policySessionId === ""
+			? undefined
+			: sessionVerifier(await services.sessions.find(policySessionId, { signal: waiting }));
 	const signal = AbortSignal.any([waiting, session.closed]);
 	try {
-		return await services.controller.build(request, { session, progress, signal });
+		return await services.controller.build(request, {
+			...watch,
+			session,
+			signal,
+			...(verifier === undefined ? {} : { sourceVerifier: verifier }),
+		});
 	} catch (thrown) {
-		throw explain(thrown, { session, build, call, progress });
+		throw explain(thrown, { session, build, call });
 	}
 }
 
 /** What is told of a build that was ended from outside is why, not where it was at that moment. */
 function explain(
 	thrown: unknown,
-	{ session, build, call }: SolveCall & { readonly session: Session },
+	{ session, build, call }: Omit<SolveCall, "watch"> & { readonly session: Session },
 ): SlipwayError {
 	const error = toError(thrown);
 	if (build.signal.aborted || session.closed.aborted || call.signal.aborted) {
@@ -164,20 +183,25 @@ function textOf(metadata: Readonly<Record<string, Uint8Array>>): ReadonlyMap<str
 	return new Map(Object.entries(metadata).map(([key, value]) => [key, decoder.decode(value)]));
 }
 
-/** What exporters of images say that they made. */
+/** What exporters of images say that they made, by their number. */
 function resultsOf(response: BuildResponse | undefined): ReadonlyMap<number, Descriptor> {
 	const results = new Map<number, Descriptor>();
-	const encoded = response?.exporterResponse["containerimage.descriptor"];
-	if (encoded !== undefined) {
-		const { mediaType, digest, size, annotations } = JSON.parse(
-			Buffer.from(encoded, "base64").toString(),
-		) as {
-			readonly mediaType: string;
-			readonly digest: string;
-			readonly size: number;
-			readonly annotations?: Readonly<Record<string, string>>;
-		};
-		results.set(0, { mediaType, digest, size, annotations: new Map(Object.entries(annotations ?? {})) });
+	for (const [index, answers] of (response?.exporterResponses ?? []).entries()) {
+		const encoded = answers["containerimage.descriptor"];
+		if (encoded !== undefined) {
+			results.set(index, readDescriptor(Buffer.from(encoded, "base64").toString()));
+		}
 	}
 	return results;
+}
+
+/** Of our own exporters. */
+function readDescriptor(json: string): Descriptor {
+	const { mediaType, digest, size, annotations } = JSON.parse(json) as {
+		readonly mediaType: string;
+		readonly digest: string;
+		readonly size: number;
+		readonly annotations?: Readonly<Record<string, string>>;
+	};
+	return { mediaType, digest, size, annotations: new Map(Object.entries(annotations ?? {})) };
 }

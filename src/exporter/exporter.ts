@@ -4,6 +4,7 @@ import type { ImmutableRef, LayerBlob } from "../cache/cache.ts";
 import type { BlobSources } from "../content/blob-sources.ts";
 import type { ContentStore, LocalContent } from "../content/content.ts";
 import type { ImageStore } from "../content/image-store.ts";
+import type { Digest } from "../oci/digest.ts";
 import type { Platform } from "../oci/platform.ts";
 import type { Reference } from "../oci/reference.ts";
 import type { Repository } from "../registry/registry.ts";
@@ -49,6 +50,8 @@ export interface Exporter {
 
 export interface ExportContext extends StepContext {
 	readonly session: Session;
+	/** Gets the documents of images: manifests, configs. */
+	readonly keepDocument?: (digest: Digest, document: Uint8Array) => void;
 	/** Position among the exporters of the build; selects the session's output. */
 	readonly index: number;
 	/** The cache that an image with these layers carries in its config; absent unless that was asked for. */

@@ -49,7 +49,7 @@ export interface WriteImageOptions extends ImageOptions {
 export async function writeImage(
 	source: ExportSource,
 	options: WriteImageOptions,
-	context: StepContext & Pick<ExportContext, "inlineCache">,
+	context: StepContext & Pick<ExportContext, "inlineCache" | "keepDocument">,
 ): Promise<WrittenImage> {
 	// Annotations of the frontend win over those of the client (BuildKit merges them in this order).
 	const groups = mergeAnnotations(options.annotations, parseAnnotations(source.metadata).groups);
@@ -70,6 +70,7 @@ export async function writeImage(
 	const put = async (status: string, document: Uint8Array): Promise<Digest> => {
 		const digest = sha256(document);
 		documents.set(digest, document);
+		context.keepDocument?.(digest, document);
 		await withStatus(context, `${status} ${digest}`, () => options.put(digest, document));
 		return digest;
 	};
