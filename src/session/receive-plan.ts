@@ -75,8 +75,10 @@ export class ReceivePlan {
 	readonly #previous: TreeState | undefined;
 	readonly #rows: Float64Array;
 	readonly #stack: Directory[];
-	/** Files that may be linked to, by path. */
-	readonly #files = new Map<ByteString, { readonly row: number; readonly kept: boolean }>();
+	/** Rows of files that may be linked to, by path; made when the first link comes, which in most trees is never. */
+	#files: Map<ByteString, number> | undefined;
+	/** Rows of files that are written. */
+	readonly #written = new Set<number>();
 	/** For each row of the previous state that was met, its row now. */
 	readonly #moved: Int32Array;
 	readonly #links: WriteOperation[] = [];
@@ -242,19 +244,22 @@ export class ReceivePlan {
 	): PlannedFile | undefined {
 		const type = mode & typeMask;
 		const isLink = type === fileType.file && stat.linkname !== "";
-		const first = isLink ? this.#files.get(stat.linkname) : undefined;
+		const first = isLink ? this.#linkable().get(stat.linkname) : undefined;
 		if (isLink && first === undefined) {
 			throw invalid(`invalid link ${textOf(stat.path)} to unknown path: ${shown(stat.linkname)}`);
 		}
 		const row = this.#record(name, mode, match);
-		this.#describe(row, type, stat, first?.row ?? -1);
+		this.#describe(row, type, stat, first ?? -1);
 		const kept =
 			match >= 0 &&
 			!this.#options.force &&
 			this.#isSame(match, row) &&
 			this.#isLinkKept(match, first, stat, row);
 		if (type === fileType.file && !isLink) {
-			this.#files.set(stat.path, { row, kept });
+			this.#files?.set(stat.path, row);
+			if (!kept) {
+				this.#written.add(row);
+			}
 		}
 		if (kept) {
 			return undefined;
@@ -397,17 +402,41 @@ export class ReceivePlan {
 		return true;
 	}
 
-	#isLinkKept(
-		match: number,
-		first: { readonly row: number; readonly kept: boolean } | undefined,
-		stat: PacketStat,
-		row: number,
-	): boolean {
+	#isLinkKept(match: number, first: number | undefined, stat: PacketStat, row: number): boolean {
 		const link = this.#number(match, column.link);
-		if (first === undefined ? link >= 0 : !first.kept || link < 0 || this.#moved[link] !== first.row) {
+		if (
+			first === undefined ? link >= 0 : this.#written.has(first) || link < 0 || this.#moved[link] !== first
+		) {
 			return false;
 		}
 		return this.#previous?.fromSource === true || this.#isSameInTarget(stat, row);
+	}
+
+	/** The files so far, which are no links themselves. */
+	#linkable(): Map<ByteString, number> {
+		if (this.#files !== undefined) {
+			return this.#files;
+		}
+		const files = new Map<ByteString, number>();
+		const open = new Set(this.#stack.map(({ row }) => row));
+		const around: { readonly prefix: ByteString; readonly end: number }[] = [];
+		for (let row = 0; row < this.next.count; row++) {
+			while ((around.at(-1)?.end ?? Number.POSITIVE_INFINITY) <= row) {
+				around.pop();
+			}
+			const path = (around.at(-1)?.prefix ?? "") + (this.next.names[row] ?? "");
+			const type = this.#at(row, column.mode) & typeMask;
+			if (type === fileType.directory) {
+				around.push({
+					prefix: path === "" ? "" : `${path}/`,
+					end: open.has(row) ? Number.POSITIVE_INFINITY : this.#at(row, column.end),
+				});
+			} else if (type === fileType.file && this.#at(row, column.link) < 0) {
+				files.set(path, row);
+			}
+		}
+		this.#files = files;
+		return files;
 	}
 
 	#isSameInTarget({ path, linkname }: PacketStat, row: number): boolean {
