@@ -1,4 +1,6 @@
 import type { ClientSessionOptions, Http2Session, ServerSessionOptions } from "node:http2";
+import { Socket } from "node:net";
+import type { Duplex } from "node:stream";
 
 /** What both ends set on a connection. */
 
@@ -25,6 +27,16 @@ export const sessionOptions: Pick<
 	maxHeaderListPairs: maxHeaderPairs,
 	maxSendHeaderBlockLength: maxHeaderBytes,
 };
+
+/** So that a machine that is gone, or a network, is noticed; as Go's listeners and dialers do. */
+const keepAliveMs = 15_000;
+
+/** For sockets; a tunnel notices by itself. */
+export function keepAlive(connection: Duplex): void {
+	if (connection instanceof Socket) {
+		connection.setKeepAlive(true, keepAliveMs);
+	}
+}
 
 /** HTTP/2's own window of a connection, 64 KB, would be the limit of all its streams together. */
 export function widenConnection(session: Http2Session): void {

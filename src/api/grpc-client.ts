@@ -1,7 +1,7 @@
 import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants } from "node:http2";
 import type { Duplex } from "node:stream";
 import { canceled, type ErrorCode, SlipwayError, toError } from "../errors/errors.ts";
-import { sessionOptions, widenConnection } from "./connection.ts";
+import { keepAlive, sessionOptions, widenConnection } from "./connection.ts";
 import { EagerConnection } from "./eager-connection.ts";
 import type { CallOptions, Channel, ClientStream, Metadata, Method, MethodKind } from "./grpc.ts";
 import { Incoming } from "./incoming.ts";
@@ -36,6 +36,7 @@ class Http2Channel implements Channel {
 		connection.on("error", (error) => {
 			reason ??= error;
 		});
+		keepAlive(connection);
 		const eager = new EagerConnection(connection);
 		this.#connection = eager;
 		const session = connect(`http://${options.authority ?? "localhost"}`, {
@@ -247,7 +248,8 @@ class ClientCall<In, Out> implements ClientStream<In, Out> {
 
 	sendLast(message: Out): void {
 		this.#sendClosed = true;
-		this.#outgoing.sendLast(message);
+		const frame = this.#outgoing.encode(message);
+		this.#outgoing.sendLast(frame);
 	}
 
 	closeSend(): void {

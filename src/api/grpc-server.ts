@@ -6,7 +6,8 @@ import {
 } from "node:http2";
 import type { Duplex } from "node:stream";
 import { canceled, SlipwayError, toError } from "../errors/errors.ts";
-import { sessionOptions, widenConnection } from "./connection.ts";
+import { keepAlive, sessionOptions, widenConnection } from "./connection.ts";
+import type { Frame } from "./frames.ts";
 import type {
 	CallRecord,
 	GrpcServer,
@@ -75,6 +76,7 @@ class Server implements GrpcServer {
 			return;
 		}
 		const { promise, resolve } = Promise.withResolvers<void>();
+		keepAlive(connection);
 		const session = performServerHandshake(connection, {
 			...sessionOptions,
 			settings: { ...sessionOptions.settings, maxConcurrentStreams },
@@ -280,7 +282,8 @@ class Call implements ServerCall {
 	async run(): Promise<void> {
 		try {
 			const response = await this.#handle();
-			this.#finish(undefined, response);
+			// What cannot be encoded is an error while there is still time to say so.
+			this.#finish(undefined, response === undefined ? undefined : this.#outgoing.encode(response));
 		} catch (error) {
 			this.#finish(toError(error), undefined);
 		}
@@ -359,7 +362,7 @@ class Call implements ServerCall {
 		return this.#outgoing.send(message);
 	}
 
-	#finish(error: SlipwayError | undefined, response: unknown): void {
+	#finish(error: SlipwayError | undefined, response: Frame | undefined): void {
 		if (this.#finished) {
 			return;
 		}
@@ -387,7 +390,7 @@ class Call implements ServerCall {
 		});
 	}
 
-	#end(error: SlipwayError | undefined, response: unknown): void {
+	#end(error: SlipwayError | undefined, response: Frame | undefined): void {
 		const stream = this.#stream;
 		if (error !== undefined && !this.#headersSent) {
 			refuse(stream, error, 200);
@@ -400,7 +403,7 @@ class Call implements ServerCall {
 		stream.once("wantTrailers", () => {
 			stream.sendTrailers(statusTrailers(error) as never);
 		});
-		if (error === undefined && response !== undefined) {
+		if (response !== undefined) {
 			this.#outgoing.sendLast(response);
 		} else {
 			stream.end();

@@ -273,16 +273,22 @@ describe("errors", () => {
 		await all(two).catch(() => {});
 	});
 
-	test("a handler that throws what is no error of ours", async () => {
+	test("a handler that throws what is no error of ours, or answers what is no message", async () => {
 		await using served = await startServer([
 			serve(unary, () => {
 				throw new TypeError("x is not a function");
 			}),
+			serve(collect, async () => undefined as never),
+			serve({ ...unary, path: "/test.Service/Other" }, async () => ({}) as never),
 		]);
 		assert.deepEqual(await failure(served.channel.unary(unary, bytes(""), options)), [
 			"unknown",
 			"x is not a function",
 		]);
+		const other = await failure(
+			served.channel.unary({ ...unary, path: "/test.Service/Other" }, bytes(""), options),
+		);
+		assert.match(other.join(), /^unknown,Cannot read properties of undefined/);
 	});
 });
 

@@ -56,9 +56,13 @@ export class Outgoing<T> {
 		return this.#room.promise;
 	}
 
+	encode(message: T): Frame {
+		return encodeFrame(this.#codec, message);
+	}
+
 	/** The last message, with the end of the direction. */
-	sendLast(message: T): void {
-		this.#write(encodeFrame(this.#codec, message));
+	sendLast(frame: Frame): void {
+		this.#write(frame);
 		this.#stream.end();
 	}
 

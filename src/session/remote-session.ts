@@ -6,6 +6,7 @@ import { fileSend, fileSync } from "../api/services/filesync.ts";
 import { policyVerifier } from "../api/services/policy-verifier.ts";
 import { sessionExporter } from "../api/services/session-exporter.ts";
 import { upload } from "../api/services/upload.ts";
+import { tracedChannel } from "../api/traced-channel.ts";
 import type { ThreadPool } from "../async/pool.ts";
 import { canceled, SlipwayError } from "../errors/errors.ts";
 import { monitorHealth } from "./health-monitor.ts";
@@ -51,7 +52,8 @@ export function acceptSession(
 export function openRemoteSession(
 	options: RemoteSessionOptions & { readonly channel: Channel },
 ): RemoteSession {
-	const { channel, metadata, pool } = options;
+	const { metadata, pool } = options;
+	const channel = tracedChannel(options.channel, metadata);
 	const id = metadataValue(metadata, sessionKeys.id) ?? "";
 	const offered = new Set((metadata[sessionKeys.method] ?? []).map((path) => path.toLowerCase()));
 	const closed = new AbortController();
@@ -69,7 +71,7 @@ export function openRemoteSession(
 		closed: closed.signal,
 		supports: ({ path }) => offered.has(path.toLowerCase()),
 	};
-	const stopMonitor = monitorHealth(channel, {
+	const stopMonitor = monitorHealth(options.channel, {
 		customTimeout: metadataValue(metadata, sessionKeys.healthTimeout),
 		onDead: (error) => {
 			close(error);
