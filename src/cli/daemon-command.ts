@@ -90,6 +90,8 @@ function readFlags(flags: ParsedFlags, env: Terminal["env"]): ConfigFlags {
 		entitlements: listOf(flags, "allow-insecure-entitlement"),
 		platforms: listOf(flags, "oci-worker-platform"),
 		labels: listOf(flags, "oci-worker-labels"),
+		deviceDirectories: listOf(flags, "cdi-spec-dir"),
+		devicesDisabled: flags.given("cdi-disabled") ? flags.bool("cdi-disabled") : undefined,
 	});
 	return {
 		...texts,

@@ -73,8 +73,12 @@ export const daemonFlags: readonly FlagSpec[] = [
 	missing("bool", "oci-worker-selinux", "steps run without SELinux labels"),
 	missing("bool", "proxy-network", "steps have no network through a proxy"),
 	missing("string", "otel-socket-path", "steps have no trace socket"),
-	bool("cdi-disabled", "No devices for steps (always so)"),
-	missing("list", "cdi-spec-dir", "there are no devices"),
+	bool("cdi-disabled", "No devices for steps"),
+	list(
+		"cdi-spec-dir",
+		"Where devices are described (default /etc/cdi, /var/run/cdi, /etc/buildkit/cdi)",
+		"dir",
+	),
 	missing("bool", "save-cache-debug", "cache keys are not kept for debugging"),
 	...[
 		"addr",

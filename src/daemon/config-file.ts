@@ -21,6 +21,7 @@ export interface ConfigFile {
 	readonly tlsCert?: string;
 	readonly tlsKey?: string;
 	readonly tlsCa?: string;
+	readonly devices: DevicesFile;
 	readonly worker: WorkerFile;
 	readonly registries: Readonly<Record<string, RegistryHostConfig>>;
 	readonly dns?: DaemonConfig["dns"] & {};
@@ -30,6 +31,12 @@ export interface ConfigFile {
 	readonly maxRegistryConcurrency?: number;
 	/** Told in the log. */
 	readonly warnings: readonly string[];
+}
+
+export interface DevicesFile {
+	readonly disabled?: boolean;
+	readonly directories?: readonly string[];
+	readonly autoAllowed?: readonly string[];
 }
 
 export interface WorkerFile {
@@ -102,9 +109,6 @@ function readTop(top: TomlTable): ConfigFile {
 	grpc.refuse("securityDescriptor", "it is for Windows");
 	top.table("otel").refuse("socketPath", "steps have no trace socket");
 	const cdi = top.table("cdi");
-	cdi.boolean("disabled");
-	cdi.refuse("specDirs", "there are no devices");
-	cdi.refuse("autoAllowed", "there are no devices");
 	top.table("cache").refuse("gha", "signatures of caches are not made or verified");
 	readContainerd(top.table("worker").table("containerd"));
 	return {
@@ -123,6 +127,11 @@ function readTop(top: TomlTable): ConfigFile {
 			dns: readDns(top),
 			platformsMaxAgeMs: system.parsed("platformsCacheMaxAge", parseDurationMs),
 			maxRegistryConcurrency: readConcurrency(system),
+		}),
+		devices: given({
+			disabled: cdi.boolean("disabled"),
+			directories: cdi.strings("specDirs"),
+			autoAllowed: cdi.strings("autoAllowed"),
 		}),
 		worker: readWorker(top.table("worker").table("oci")),
 		registries: readRegistries(top.table("registry")),

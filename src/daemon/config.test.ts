@@ -46,6 +46,9 @@ platformsCacheMaxAge = "30m"
 maxRegistryConcurrency = 6
 [frontend."gateway.v0"]
 allowedRepositories = ["docker/dockerfile"]
+[cdi]
+specDirs = ["/cdi"]
+autoAllowed = ["vendor.com/x"]
 [worker.containerd]
 enabled = false
 namespace = "x"
@@ -80,7 +83,8 @@ insecure = true
 	);
 	const config = mergeConfig(file, noFlags, "/default");
 	assert.equal(config.root, "/state");
-	assert.deepEqual(config.entitlements, ["network.host"]);
+	assert.deepEqual(config.entitlements, ["network.host", "device"]);
+	assert.deepEqual(config.devices, { directories: ["/cdi"], autoAllowed: ["vendor.com/x"] });
 	assert.deepEqual(config.log, { format: "json", level: "debug" });
 	assert.deepEqual(config.grpc, {
 		addresses: ["tcp://127.0.0.1:1234"],
@@ -141,6 +145,9 @@ test("flags win over the file", () => {
 	assert.deepEqual(config.worker.labels, { a: "2", b: "3=4" });
 	assert.equal(config.log.level, "warning");
 	assert.deepEqual(config.worker.gcPolicy, []);
+	assert.deepEqual(config.devices, { autoAllowed: [] });
+	const without = mergeConfig(file, { ...noFlags, devicesDisabled: true }, "/default");
+	assert.deepEqual([without.devices.directories, without.entitlements], [[], []]);
 });
 
 test("what is wrong in a configuration is told with its key", () => {

@@ -21,6 +21,8 @@ export interface DaemonConfig {
 	/** Transfers at the same time per registry. */
 	readonly maxRegistryConcurrency?: number;
 	readonly dns?: DnsOptions;
+	/** Where devices are described, and which of them any build may use; an empty list of directories is no device. */
+	readonly devices: { readonly directories?: readonly string[]; readonly autoAllowed: readonly string[] };
 	readonly history: { readonly maxAgeMs?: number; readonly maxEntries?: number };
 	readonly frontends: FrontendsConfig;
 	/** How long the list of platforms that this machine runs is believed. */

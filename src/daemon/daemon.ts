@@ -107,6 +107,7 @@ function engineOptionsOf(config: DaemonConfig, { env, logger }: DaemonOptions): 
 		entitlements: config.entitlements,
 		registries: config.registries,
 		frontends: config.frontends,
+		devices: config.devices,
 		labels: worker.labels,
 		platformsMaxAgeMs: config.platformsMaxAgeMs,
 		...(worker.binary === undefined ? {} : { runtime: worker.binary }),

@@ -1,6 +1,6 @@
 import { statfsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
-import { type Entitlement, entitlements } from "../control/control.ts";
+import { type EntitlementName, entitlements } from "../control/control.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { type NetworkOptions, networkModes } from "../executor/network.ts";
 import { parsePlatform } from "../oci/platform.ts";
@@ -37,6 +37,8 @@ export interface ConfigFlags {
 	readonly cniPoolSize?: number;
 	readonly binary?: string;
 	readonly maxParallelism?: number;
+	readonly devicesDisabled?: boolean;
+	readonly deviceDirectories?: readonly string[];
 	readonly gc?: boolean;
 	readonly gcStorage?: Pick<GcSettings, "reserved" | "maxUsed" | "minFree">;
 	readonly allowPlainTcp: boolean;
@@ -63,7 +65,8 @@ export function mergeConfig(file: ConfigFile, flags: ConfigFlags, defaultRoot: s
 			format: logFormat(flags.logFormat ?? file.logFormat ?? "text"),
 			level: logLevel(flags.logLevel ?? file.logLevel ?? "info"),
 		},
-		entitlements: (flags.entitlements ?? file.entitlements ?? []).map(entitlement),
+		entitlements: mergeEntitlements(file, flags),
+		devices: mergeDevices(file, flags),
 		worker: mergeWorker(file, flags, root),
 		registries: file.registries,
 		history: file.history,
@@ -76,6 +79,27 @@ export function mergeConfig(file: ConfigFile, flags: ConfigFlags, defaultRoot: s
 		...(debugAddress === "" ? {} : { debugAddress }),
 		...(flags.idleExitMs === undefined ? {} : { idleExitMs: flags.idleExitMs }),
 	};
+}
+
+/** Builds may ask for devices wherever there may be some. */
+function mergeEntitlements(file: ConfigFile, flags: ConfigFlags): readonly EntitlementName[] {
+	const named = (flags.entitlements ?? file.entitlements ?? []).map(entitlement);
+	return [...new Set<EntitlementName>([...named, ...(hasDevices(file, flags) ? (["device"] as const) : [])])];
+}
+
+function mergeDevices(file: ConfigFile, flags: ConfigFlags): DaemonConfig["devices"] {
+	const directories = hasDevices(file, flags)
+		? (flags.deviceDirectories ?? file.devices.directories ?? [])
+		: undefined;
+	return {
+		autoAllowed: file.devices.autoAllowed ?? [],
+		// Without any, the default ones.
+		...(directories === undefined ? { directories: [] } : directories.length === 0 ? {} : { directories }),
+	};
+}
+
+function hasDevices({ devices }: ConfigFile, flags: ConfigFlags): boolean {
+	return !(flags.devicesDisabled ?? devices.disabled ?? false);
 }
 
 function mergeWorker({ worker: file }: ConfigFile, flags: ConfigFlags, root: string): WorkerConfig {
@@ -138,7 +162,7 @@ function snapshotter(name: string): WorkerConfig["snapshotter"] {
 	);
 }
 
-function entitlement(name: string): Entitlement {
+function entitlement(name: string): EntitlementName {
 	const known = entitlements.find((each) => each === name);
 	if (known === undefined) {
 		throw new SlipwayError("invalid-argument", `invalid entitlement : ${name}`);
