@@ -26,7 +26,12 @@ export function listWorkers(
 				platforms: worker.platforms().map(platformMessage),
 				GCPolicy: worker.gcPolicy.map(ruleMessage),
 				BuildkitVersion: version,
-				CDIDevices: [],
+				CDIDevices: worker.devices().map(({ name, annotations, autoAllowed }) => ({
+					Name: name,
+					AutoAllow: autoAllowed,
+					Annotations: new Map(Object.entries(annotations)),
+					OnDemand: false,
+				})),
 			},
 		],
 	};

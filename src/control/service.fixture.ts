@@ -78,6 +78,7 @@ export async function startService(options: ServiceFixtureOptions = {}): Promise
 				labels: new Map([["org.example", "yes"]]),
 				platforms: () => [{ os: "linux", architecture: "amd64" }],
 				gcPolicy: [],
+				devices: () => [],
 			},
 			version: { package: "p", version: "v", revision: "r", dockerfileVersion: "d" },
 			onBuildEnd: () => {},

@@ -66,6 +66,15 @@ export interface WorkerDescription {
 	/** Now; natively first. */
 	readonly platforms: () => readonly Platform[];
 	readonly gcPolicy: readonly GcRule[];
+	/** Now. */
+	readonly devices: () => readonly DeviceDescription[];
+}
+
+export interface DeviceDescription {
+	readonly name: string;
+	readonly annotations: Readonly<Record<string, string>>;
+	/** Builds may use it unasked. */
+	readonly autoAllowed: boolean;
 }
 
 /** What garbage collection deletes; 0 is no limit. */

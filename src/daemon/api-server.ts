@@ -84,7 +84,7 @@ export async function serveApi(engine: Engine, options: ServeApiOptions): Promis
 		root: join(engine.root, "history"),
 		warn,
 	});
-	const { content, cache, pool, controller, platforms } = engine.parts;
+	const { content, cache, pool, controller, platforms, devices } = engine.parts;
 	const tracing = openTracing(options, stack);
 	const metrics = createBuilderMetrics({
 		cache,
@@ -99,7 +99,13 @@ export async function serveApi(engine: Engine, options: ServeApiOptions): Promis
 			content,
 			cache,
 			openSession: async (stream, { metadata }) => acceptSession(stream, { metadata, pool }),
-			worker: { ...engine.worker, platforms, gcPolicy: options.gcPolicy },
+			worker: {
+				...engine.worker,
+				platforms,
+				gcPolicy: options.gcPolicy,
+				devices: () =>
+					devices.list().map((each) => ({ ...each, autoAllowed: devices.isAutoAllowed(each.name) })),
+			},
 			version: options.version,
 			onBuildEnd: () => collector.request(),
 			onRecorded: metrics.addBuild,

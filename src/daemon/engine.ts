@@ -54,7 +54,7 @@ import type { Source } from "../source/source.ts";
 import { setPropagation } from "../sys/mount.ts";
 import { unshare } from "../sys/namespace.ts";
 import { createCacheMounts } from "../worker/cache-mounts.ts";
-import { createDeviceRegistry, defaultDeviceDirectories } from "../worker/cdi-devices.ts";
+import { createDeviceRegistry, type DeviceRegistry, defaultDeviceDirectories } from "../worker/cdi-devices.ts";
 import { runnablePlatforms } from "../worker/emulation.ts";
 import { mountTree } from "../worker/mounted-tree.ts";
 import { createOpResolver } from "../worker/op-resolver.ts";
@@ -90,6 +90,7 @@ export interface EngineParts {
 	readonly pool: ThreadPool;
 	/** What this machine runs now, as far as it was looked. */
 	readonly platforms: () => readonly Platform[];
+	readonly devices: DeviceRegistry;
 }
 
 export interface EngineOptions {
@@ -296,7 +297,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		builds,
 		notes,
 		build: (request, buildOptions) => controller.build(request, buildOptions),
-		parts: { controller, database, content, cache, pool, platforms },
+		parts: { controller, database, content, cache, pool, platforms, devices: services.devices },
 		[Symbol.asyncDispose]: () => held.disposeAsync(),
 	};
 }
