@@ -2,7 +2,8 @@ import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import type { SolveRequest } from "../client/client.ts";
-import type { BuildResponse } from "../control/control.ts";
+import type { BuildOptions, BuildResponse } from "../control/control.ts";
+import type { Explanation } from "../control/explain.ts";
 import { hasCode, SlipwayError, wrap } from "../errors/errors.ts";
 import type { ProgressSink } from "../progress/progress.ts";
 import { buildFlags } from "./build-flags.ts";
@@ -39,18 +40,25 @@ export async function buildCommand(argv: readonly string[], terminal: Terminal):
 		},
 	};
 	let response: BuildResponse;
+	let explanation: Explanation | undefined;
 	try {
 		response = await (builderAddress(flags, terminal) === undefined ? solveHere : solveElsewhere)(
 			plan,
 			flags,
 			terminal,
 			progress,
+			(why) => {
+				explanation = why;
+			},
 		);
 	} finally {
 		display.end();
 		// Also of a build that failed: they may be why.
 		if (plan.progressMode !== "quiet" && plan.progressMode !== "rawjson") {
 			printWarnings(warnings, terminal, { debug: flags.bool("debug") });
+		}
+		if (explanation !== undefined) {
+			await printExplanation(explanation, plan.explain, terminal);
 		}
 	}
 	await plan.caches.finish(response);
@@ -68,9 +76,23 @@ type Solve = (
 	flags: ParsedFlags,
 	terminal: Terminal,
 	progress: ProgressSink,
+	explain: NonNullable<BuildOptions["explain"]>,
 ) => Promise<BuildResponse>;
 
-const solveHere: Solve = async (plan, flags, terminal, progress) => {
+async function printExplanation(
+	explanation: Explanation,
+	format: BuildPlan["explain"],
+	terminal: Terminal,
+): Promise<void> {
+	if (format === "json") {
+		terminal.stdout.write(`${JSON.stringify(explanation)}\n`);
+	} else {
+		const { explanationText } = await import("./explain-text.ts");
+		terminal.stderr.write(explanationText(explanation));
+	}
+}
+
+const solveHere: Solve = async (plan, flags, terminal, progress, explain) => {
 	const { createLocalSession } = await import("../session/local-session.ts");
 	// Of this process also where it is the daemon's: that has the same user.
 	const why = process.env["SLIPWAY_SINGLE_ID"];
@@ -82,7 +104,12 @@ const solveHere: Solve = async (plan, flags, terminal, progress) => {
 	try {
 		return await engine.build(
 			{ ...solveRequest(plan), entitlements: plan.entitlements },
-			{ session, progress, signal: terminal.interrupted },
+			{
+				session,
+				progress,
+				signal: terminal.interrupted,
+				...(plan.explain === undefined ? {} : { explain }),
+			},
 		);
 	} finally {
 		if (flags.bool("debug")) {
@@ -94,6 +121,12 @@ const solveHere: Solve = async (plan, flags, terminal, progress) => {
 };
 
 const solveElsewhere: Solve = async (plan, flags, terminal, progress) => {
+	if (plan.explain !== undefined) {
+		throw new SlipwayError(
+			"unimplemented",
+			"--explain needs the own builder: what another builder has built before is not known here",
+		);
+	}
 	const { connectClient } = await import("../client/connect.ts");
 	const { tlsDirectory } = await import("../client/dial.ts");
 	const directory = flags.string("tlsdir");

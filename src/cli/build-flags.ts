@@ -57,6 +57,13 @@ export const buildFlags: readonly FlagSpec[] = [
 		help: "Question to the frontend instead of a build: check, outline, targets; with format=json as a document",
 	},
 	{ name: "check", kind: "bool", help: "Look for mistakes in the Dockerfile; the same as --call check" },
+	{
+		name: "explain",
+		kind: "string",
+		bare: "text",
+		value: "text|json",
+		help: "Say why each step ran that was not cached: on standard error as text, or on standard output as JSON",
+	},
 	{ name: "cgroup-parent", kind: "string", help: "Parent control group of all steps" },
 	{ name: "cpu-period", kind: "string", value: "µs", help: "Period that the CPU quota of each step is for" },
 	{ name: "cpu-quota", kind: "string", value: "µs", help: "CPU time of each step in one period" },

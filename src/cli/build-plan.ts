@@ -13,6 +13,7 @@ import { annotationOptions } from "./annotation-options.ts";
 import { buildArguments, hostEntries, keyValues, memoryBytes, ulimits } from "./build-values.ts";
 import { type CachePlan, planCaches } from "./cache-plan.ts";
 import { type Call, planCall } from "./call-plan.ts";
+import { type ExplainFormat, explainFormat } from "./explain-text.ts";
 import { planContexts } from "./context-plan.ts";
 import type { ParsedFlags } from "./flags.ts";
 import { type OutputPlan, planOutputs } from "./output-plan.ts";
@@ -33,6 +34,8 @@ export interface BuildPlan extends AsyncDisposable {
 	readonly progressMode: string;
 	/** Instead of a build. */
 	readonly call: Call | undefined;
+	/** How the reasons of steps that ran are told. */
+	readonly explain: ExplainFormat | undefined;
 	readonly quiet: boolean;
 	readonly imageIdFile: string | undefined;
 	readonly metadataFile: string | undefined;
@@ -120,6 +123,7 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 		exporters: outputs.exporters,
 		entitlements: granted,
 		call,
+		explain: explainFormat(flags),
 		progressMode: quiet ? "quiet" : (flags.string("progress") ?? terminal.env["BUILDKIT_PROGRESS"] ?? "auto"),
 		quiet,
 		imageIdFile: pathFlag("iidfile"),

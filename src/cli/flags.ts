@@ -12,6 +12,8 @@ export interface FlagSpec {
 	readonly kind: "bool" | "string" | "list";
 	/** Shown for the value in the help text. */
 	readonly value?: string;
+	/** The value of a string flag that is given without `=`; it then takes no other word. */
+	readonly bare?: string;
 	readonly help: string;
 	/** A flag of buildx that Slipway does not have yet: using it is an error that says this. */
 	readonly missing?: string;
@@ -61,7 +63,7 @@ export function parseFlags(
 		if (spec.kind === "bool") {
 			list.push(parseBool(spec.name, text ?? "true"));
 		} else {
-			const value = text ?? queue.shift();
+			const value = text ?? spec.bare ?? queue.shift();
 			if (value === undefined) {
 				throw new SlipwayError("invalid-argument", `flag needs an argument: --${spec.name}`);
 			}
@@ -131,7 +133,8 @@ export function helpLines(specs: readonly FlagSpec[]): readonly string[] {
 		.filter((spec) => spec.missing === undefined)
 		.map((spec) => {
 			const short = spec.short === undefined ? "    " : `-${spec.short}, `;
-			const value = spec.kind === "bool" ? "" : ` ${spec.value ?? "string"}`;
+			const name = spec.value ?? "string";
+			const value = spec.kind === "bool" ? "" : spec.bare === undefined ? ` ${name}` : `[=${name}]`;
 			return [`  ${short}--${spec.name}${value}`, spec.help] as const;
 		});
 	const width = Math.max(...rows.map(([flag]) => flag.length)) + 3;

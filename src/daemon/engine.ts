@@ -12,6 +12,7 @@ import { imageClosure } from "../content/image-closure.ts";
 import { createImageStore, type ImageStore } from "../content/image-store.ts";
 import { type LocalContentStore, openLocalContentStore } from "../content/local.ts";
 import { createController } from "../control/build.ts";
+import { createExplainer } from "../control/explainer.ts";
 import { type BuildRegistry, createBuildRegistry } from "../control/build-registry.ts";
 import type {
 	BuildOptions,
@@ -256,6 +257,12 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		}),
 	);
 	const controller = createController({
+		explainer: createExplainer({
+			database,
+			cache,
+			layerDirectory: (id) => snapshotter.layer(id, []).dir,
+			warn: options.warn,
+		}),
 		solver,
 		worker: services,
 		resolver: createImageResolver(imageAccess),

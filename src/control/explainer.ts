@@ -1,0 +1,387 @@
+import { createHash } from "node:crypto";
+import type { CacheManager, ImmutableRef, RefId } from "../cache/cache.ts";
+import type { Database } from "../database/database.ts";
+import { toError } from "../errors/errors.ts";
+import type { FrontendResult } from "../frontend/frontend.ts";
+import type { Definition } from "../llb/llb.ts";
+import type { ProgressSink } from "../progress/progress.ts";
+import type { SnapshotId } from "../snapshot/snapshot.ts";
+import type { CacheKey } from "../solver/solver.ts";
+import type { BuildRequest } from "./control.ts";
+import type {
+	ExplainedBuild,
+	ExplainedStep,
+	Explainer,
+	ExplainOptions,
+	Explanation,
+	Reason,
+} from "./explain.ts";
+import { differences, sourcePath } from "./explain-files.ts";
+import { type Pair, pairSteps } from "./explain-pairs.ts";
+import { type PresentStep, type StepNote, stepsOf, variablePrefix } from "./explain-steps.ts";
+
+export interface ExplainerServices {
+	readonly database: Database;
+	readonly cache: Pick<CacheManager, "get" | "has">;
+	/** Where the files of one layer are. */
+	readonly layerDirectory: (id: SnapshotId) => string;
+	readonly warn: (message: string) => void;
+}
+
+/** The last build of each project is kept, of this many projects. */
+const maxProjects = 500;
+
+export function createExplainer(services: ExplainerServices): Explainer {
+	services.database.define(
+		`CREATE TABLE IF NOT EXISTS explain_build (project TEXT PRIMARY KEY, built_at REAL NOT NULL, steps TEXT NOT NULL) WITHOUT ROWID`,
+	);
+	return { open: (request, options) => new Watch(services, projectOf(request, options), options) };
+}
+
+function projectOf({ frontend, frontendOptions }: BuildRequest, { session }: ExplainOptions): string {
+	const named = ["context", "contextsubdir", "filename", "target", "platform"].map(
+		(name) => frontendOptions[name] ?? "",
+	);
+	return createHash("sha256")
+		.update(JSON.stringify([frontend ?? "", session.sharedKey, ...named]))
+		.digest("hex");
+}
+
+class Watch implements ExplainedBuild {
+	readonly progress: ProgressSink;
+	readonly #services: ExplainerServices;
+	readonly #project: string;
+	readonly #options: ExplainOptions;
+	readonly #ran = new Set<string>();
+	readonly #cached = new Set<string>();
+	readonly #results = new Map<string, string>();
+	#definitions: readonly Definition[] = [];
+	/** Something ran that is no source and no step of the builder's own: those have no inputs. */
+	#hasRun = false;
+	#keys: readonly CacheKey[] | undefined;
+
+	constructor(services: ExplainerServices, project: string, options: ExplainOptions) {
+		this.#services = services;
+		this.#project = project;
+		this.#options = options;
+		const { progress } = options;
+		this.progress = {
+			write: (event) => {
+				if (event.kind === "vertex" && event.vertex.completed !== undefined) {
+					const { cached, digest, inputs } = event.vertex;
+					(cached ? this.#cached : this.#ran).add(digest);
+					this.#hasRun ||= !cached && inputs.length > 0;
+				}
+				progress.write(event);
+			},
+		};
+	}
+
+	planned({ ref, refs }: FrontendResult): void {
+		this.#definitions = [ref, ...refs.values()].flatMap((each) =>
+			each === undefined ? [] : [each.definition],
+		);
+	}
+
+	built(keys: Iterable<readonly CacheKey[]>): void {
+		this.#keys = [...keys].flat();
+	}
+
+	/** An explanation is no reason to fail. */
+	async [Symbol.asyncDispose](): Promise<void> {
+		try {
+			await this.#end();
+		} catch (thrown) {
+			this.#services.warn(`why steps ran is not known: ${toError(thrown).message}`);
+		}
+	}
+
+	async #end(): Promise<void> {
+		const { report } = this.#options;
+		const isBuilt = this.#keys !== undefined && this.#definitions.length > 0;
+		const isKept = isBuilt && (this.#hasRun || this.#row() === undefined);
+		if (report === undefined && !isKept) {
+			return;
+		}
+		const steps = stepsOf(this.#definitions);
+		this.#findResults();
+		report?.(await this.#explain(steps, this.#lastBuild()));
+		if (isKept) {
+			this.#keep(steps);
+		}
+	}
+
+	/** Which record each vertex was kept as. */
+	#findResults(): void {
+		const seen = new Set<CacheKey>();
+		const pending = [...(this.#keys ?? [])];
+		for (let key = pending.pop(); key !== undefined; key = pending.pop()) {
+			if (seen.has(key)) {
+				continue;
+			}
+			seen.add(key);
+			if (key.vertex !== undefined && !this.#results.has(key.vertex)) {
+				const id = key.records()[0]?.record.id;
+				if (id !== undefined) {
+					this.#results.set(key.vertex, id);
+				}
+			}
+			pending.push(...key.inputs.flatMap((input) => input.map((each) => each.key)));
+		}
+	}
+
+	#row(): string | undefined {
+		const row = this.#services.database.get(
+			"SELECT steps FROM explain_build WHERE project = ?",
+			this.#project,
+		);
+		return row === undefined ? undefined : String(row["steps"]);
+	}
+
+	#lastBuild(): readonly StepNote[] | undefined {
+		const row = this.#row();
+		return row === undefined ? undefined : (JSON.parse(row) as readonly StepNote[]);
+	}
+
+	#keep(steps: readonly PresentStep[]): void {
+		const { database } = this.#services;
+		const notes = steps.map(({ digest, ignoreCache: _, op: __, ...note }): StepNote => {
+			const result = this.#results.get(digest);
+			return result === undefined ? note : { ...note, result };
+		});
+		database.transaction(() => {
+			database.run(
+				"INSERT OR REPLACE INTO explain_build (project, built_at, steps) VALUES (?, ?, ?)",
+				this.#project,
+				Date.now(),
+				JSON.stringify(notes),
+			);
+			database.run(
+				"DELETE FROM explain_build WHERE project IN (SELECT project FROM explain_build ORDER BY built_at DESC LIMIT -1 OFFSET ?)",
+				maxProjects,
+			);
+		});
+	}
+
+	async #explain(
+		steps: readonly PresentStep[],
+		before: readonly StepNote[] | undefined,
+	): Promise<Explanation> {
+		const pairs = before === undefined ? new Map<number, Pair<StepNote>>() : pairSteps(before, steps);
+		const explained: ExplainedStep[] = [];
+		let cached = 0;
+		for (const [index, step] of steps.entries()) {
+			if (step.kind !== "exec" && step.kind !== "file" && step.kind !== "build") {
+				continue;
+			}
+			if (!this.#ran.has(step.digest)) {
+				cached += this.#cached.has(step.digest) ? 1 : 0;
+				continue;
+			}
+			const reasons: Reason[] =
+				before === undefined
+					? [{ kind: "first-build" }]
+					: await this.#reasons(step, { pair: pairs.get(index), steps, before, pairs });
+			explained.push({
+				name: step.name,
+				...(step.place === undefined ? {} : { place: step.place }),
+				reasons: step.ignoreCache ? [{ kind: "no-cache" }] : reasons,
+			});
+		}
+		return { steps: explained, cached };
+	}
+
+	async #reasons(step: PresentStep, known: Known): Promise<Reason[]> {
+		const { pair } = known;
+		if (pair === undefined) {
+			return [{ kind: "new-step" }];
+		}
+		const old = pair.before;
+		const reasons: Reason[] = pair.sameText
+			? fieldReasons(old, step)
+			: [
+					{ kind: "instruction", before: old.command || old.name, after: step.command || step.name },
+					...fieldReasons(old, step).filter(({ kind }) => kind === "argument"),
+				];
+		for (const [at, input] of step.inputs.entries()) {
+			const reason = this.#inputReason(input, old.inputs[at], known);
+			if (reason !== undefined) {
+				reasons.push(reason);
+			}
+		}
+		if (step.op.kind === "file" && pair.sameText) {
+			const files = await this.#fileReason(step, old, known.steps);
+			if (files !== undefined) {
+				reasons.push(files);
+			}
+		}
+		if (reasons.length > 0) {
+			return reasons;
+		}
+		if (old.result !== undefined && !this.#services.cache.has(old.result as RefId)) {
+			return [{ kind: "gone" }];
+		}
+		const mounted = step.inputs
+			.filter(({ role }) => role === "files")
+			.map((input) => known.steps[input.step]);
+		return mounted.length === 0
+			? [{ kind: "unknown" }]
+			: mounted.map((from) => ({ kind: "files", from: originOf(from), files: [], total: 0 }));
+	}
+
+	#inputReason(
+		input: StepNote["inputs"][number],
+		oldInput: StepNote["inputs"][number] | undefined,
+		{ steps, before, pairs }: Known,
+	): Reason | undefined {
+		const now = steps[input.step];
+		const old = oldInput === undefined ? undefined : before[oldInput.step];
+		if (now === undefined) {
+			return undefined;
+		}
+		if (now.kind === "source") {
+			return old === undefined ? undefined : baseReason(old, now);
+		}
+		if (input.role === "base") {
+			const deeper = changedBelow(input.step, steps, this.#ran);
+			if (deeper !== undefined) {
+				return { kind: "step", name: deeper };
+			}
+			const partner = pairs.get(input.step)?.before;
+			return old !== undefined && partner !== old
+				? { kind: "order", before: old.name, after: now.name }
+				: undefined;
+		}
+		return undefined;
+	}
+
+	/** What of the files is other than what the step made last time. */
+	async #fileReason(
+		step: PresentStep,
+		old: StepNote,
+		steps: readonly PresentStep[],
+	): Promise<Reason | undefined> {
+		const { op } = step;
+		const id = this.#results.get(step.digest);
+		const from = step.inputs.find(({ role }) => role === "files") ?? step.inputs[0];
+		if (op.kind !== "file" || old.result === undefined || id === undefined || from === undefined) {
+			return undefined;
+		}
+		await using before = await this.#services.cache.get(old.result as RefId);
+		await using after = await this.#services.cache.get(id as RefId);
+		const [oldDir, newDir] = [await this.#topLayer(before), await this.#topLayer(after)];
+		if (oldDir === undefined || newDir === undefined || oldDir === newDir) {
+			return undefined;
+		}
+		const { files, total } = differences(oldDir, newDir);
+		return total === 0
+			? undefined
+			: {
+					kind: "files",
+					from: originOf(steps[from.step]),
+					files: files.map(({ path, change }) => ({ path: sourcePath(op, path), change })),
+					total,
+				};
+	}
+
+	async #topLayer(ref: ImmutableRef | undefined): Promise<string | undefined> {
+		const layers = (await ref?.layers({ signal: this.#options.signal })) ?? [];
+		const snapshot = layers.at(-1)?.snapshot;
+		return snapshot === undefined ? undefined : this.#services.layerDirectory(snapshot);
+	}
+}
+
+interface Known {
+	readonly pair: Pair<StepNote> | undefined;
+	readonly steps: readonly PresentStep[];
+	readonly before: readonly StepNote[];
+	readonly pairs: ReadonlyMap<number, Pair<StepNote>>;
+}
+
+function fieldReasons(old: StepNote, now: StepNote): Reason[] {
+	const reasons: Reason[] = [];
+	for (const name of new Set([...Object.keys(old.fields), ...Object.keys(now.fields)])) {
+		const [before, after] = [old.fields[name], now.fields[name]];
+		if (before === after) {
+			continue;
+		}
+		if (name.startsWith(variablePrefix)) {
+			const variable = name.slice(variablePrefix.length);
+			reasons.push({
+				kind: "argument",
+				name: variable,
+				before: shown(variable, before),
+				after: shown(variable, after),
+			});
+		} else {
+			reasons.push({ kind: "option", name, before, after });
+		}
+	}
+	return reasons;
+}
+
+/** Arguments are no place for secrets, but that is known by whoever wrote them, if at all. */
+function shown(name: string, value: string | undefined): string | undefined {
+	const isSecret = /(?:^|_)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)/i.test(
+		name,
+	);
+	return value === undefined || !isSecret ? value : "****";
+}
+
+function baseReason(old: StepNote, now: StepNote): Reason | undefined {
+	const identifier = (step: StepNote): { readonly name: string; readonly digest: string } => {
+		const text = step.fields["identifier"] ?? "";
+		const [, name = text, digest = ""] = /^[a-z-]+:\/\/([^@]*)(?:@(.*))?$/.exec(text) ?? [];
+		return { name, digest };
+	};
+	const [before, after] = [identifier(old), identifier(now)];
+	const isImage = /^(?:docker-image|oci-layout):/.test(now.fields["identifier"] ?? "");
+	if (!isImage || (before.name === after.name && before.digest === after.digest)) {
+		return undefined;
+	}
+	const isSame = before.name === after.name;
+	return {
+		kind: "base",
+		image: after.name,
+		before: isSame ? before.digest : `${before.name}${before.digest && `@${before.digest}`}`,
+		after: isSame ? after.digest : `${after.name}${after.digest && `@${after.digest}`}`,
+	};
+}
+
+/** The nearest step that ran, through merges and the like, which are nobody's. */
+function changedBelow(
+	index: number,
+	steps: readonly PresentStep[],
+	ran: ReadonlySet<string>,
+): string | undefined {
+	const step = steps[index];
+	if (step === undefined || step.kind === "source") {
+		return undefined;
+	}
+	if (step.kind === "exec" || step.kind === "file" || step.kind === "build") {
+		return ran.has(step.digest) ? step.name : undefined;
+	}
+	for (const { step: below } of step.inputs) {
+		const found = changedBelow(below, steps, ran);
+		if (found !== undefined) {
+			return found;
+		}
+	}
+	return undefined;
+}
+
+function originOf(step: PresentStep | undefined): string {
+	if (step === undefined) {
+		return "";
+	}
+	if (step.kind !== "source") {
+		return step.stage === "" ? step.name : `stage ${step.stage}`;
+	}
+	const identifier = step.fields["identifier"] ?? "";
+	const context = /^local:\/\/(.*)$/.exec(identifier)?.[1];
+	return context === undefined
+		? identifier
+		: context === "context"
+			? "the build context"
+			: `context ${context}`;
+}
