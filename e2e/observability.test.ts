@@ -1,0 +1,191 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer, type IncomingMessage, request, type Server } from "node:http";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { type BuildHistoryRecord, emptyBuildHistoryRequest } from "../src/api/generated/control.ts";
+import { ExportTraceServiceRequest } from "../src/api/generated/otlp/collector.ts";
+import { content } from "../src/api/services/content.ts";
+import { control } from "../src/api/services/control.ts";
+import { DaemonBench, type RunningDaemon, requireClients } from "./support/daemon.ts";
+
+const signal = new AbortController().signal;
+
+interface CollectedSpan {
+	readonly service: string;
+	readonly name: string;
+	readonly traceId: string;
+	readonly error: string;
+}
+
+/** What collectors of traces do: takes spans over HTTP. */
+class Collector implements AsyncDisposable {
+	readonly spans: CollectedSpan[] = [];
+	readonly #server: Server = createServer(async (request, response) => {
+		const parts: Uint8Array[] = [];
+		for await (const part of request) {
+			parts.push(part);
+		}
+		for (const { resource, scopeSpans } of ExportTraceServiceRequest.decode(Buffer.concat(parts))
+			.resourceSpans) {
+			const service = resource?.attributes.find(({ key }) => key === "service.name")?.value?.value;
+			for (const span of scopeSpans.flatMap(({ spans }) => spans)) {
+				this.spans.push({
+					service: service?.$case === "stringValue" ? service.value : "",
+					name: span.name,
+					traceId: Buffer.from(span.traceId).toString("hex"),
+					error: span.status?.message ?? "",
+				});
+			}
+		}
+		response.end();
+	});
+
+	async listen(): Promise<string> {
+		this.#server.listen(0, "127.0.0.1");
+		await once(this.#server, "listening");
+		return `http://127.0.0.1:${(this.#server.address() as { readonly port: number }).port}`;
+	}
+
+	async [Symbol.asyncDispose](): Promise<void> {
+		this.#server.closeAllConnections();
+		this.#server.close();
+	}
+}
+
+before(requireClients);
+
+describe("a daemon that is watched", () => {
+	const bench = new DaemonBench();
+	const collector = new Collector();
+	let daemon: RunningDaemon;
+	const debugSocket = join(bench.dir, "debug.sock");
+	after(async () => {
+		await bench[Symbol.asyncDispose]();
+		await collector[Symbol.asyncDispose]();
+	});
+	before(async () => {
+		daemon = await bench.startDaemon({
+			flags: ["--debugaddr", `unix://${debugSocket}`, "--debug", "--log-format", "json"],
+			env: {
+				OTEL_EXPORTER_OTLP_ENDPOINT: await collector.listen(),
+				OTEL_EXPORTER_OTLP_PROTOCOL: "http/protobuf",
+				OTEL_SERVICE_NAME: "watched",
+			},
+		});
+		await bench.client(["docker-buildx", "create", "--name", "slip", "--driver", "remote", bench.address]);
+		const args = [
+			"docker-buildx",
+			"--builder",
+			"slip",
+			"build",
+			"--progress",
+			"plain",
+			"-o",
+			"type=cacheonly",
+		];
+		await bench.client([...args, bench.context({ Dockerfile: "FROM scratch\nCOPY Dockerfile /a\n" })]);
+		const bad = bench.context({ Dockerfile: "FROM scratch\nCOPY nothing /a\n" });
+		assert.equal((await bench.tryClient([...args, bad]).finished).code, 1);
+	});
+
+	test("metrics count builds, steps and calls; pages for people", async () => {
+		const get = async (path: string): Promise<string> => {
+			const [response] = (await once(request({ socketPath: debugSocket, path }).end(), "response")) as [
+				IncomingMessage,
+			];
+			return Buffer.concat(await response.toArray()).toString();
+		};
+		const metrics = await get("/metrics");
+		for (const line of [
+			/^buildkit_builds_total\{status="success"\} 1$/m,
+			/^buildkit_builds_total\{status="failure",error_code="Unknown"\} 1$/m,
+			/^buildkit_builds_steps_total\{kind="total"\} [1-9]\d*$/m,
+			/^rpc_server_call_duration_seconds_count\{rpc_method="moby.buildkit.v1.Control\/Solve",rpc_response_status_code="OK",rpc_system_name="grpc"\} [1-9]/m,
+			/^slipway_builds_running 0$/m,
+			/^slipway_cache_records [1-9]\d*$/m,
+		]) {
+			assert.ok(line.test(metrics), String(line));
+		}
+		assert.match(await get("/debug/requests"), /Control\/Solve {2}unknown: .*not found/);
+		assert.match(await get("/debug/vars"), /"cmdline"/);
+	});
+
+	test("the history has the trace of a build", async () => {
+		await using channel = await bench.channel();
+		const records: BuildHistoryRecord[] = [];
+		const list = async (): Promise<void> => {
+			records.length = 0;
+			const stream = channel.stream(control.listenBuildHistory, { signal });
+			void stream.send({ ...emptyBuildHistoryRequest(), EarlyExit: true });
+			stream.closeSend();
+			for await (const { record } of stream) {
+				records.push(...(record === undefined ? [] : [record]));
+			}
+		};
+		await list();
+		assert.equal(records.length, 2);
+		for (const { Ref } of [...records]) {
+			await channel.unary(
+				control.updateBuildHistory,
+				{ Ref, Pinned: false, Delete: false, Finalize: true },
+				{ signal },
+			);
+		}
+		await list();
+		for (const { trace, error } of records) {
+			assert.equal(trace?.mediaType, "application/vnd.buildkit.otlp.json.v0");
+			const stream = channel.stream(content.read, {
+				signal,
+				metadata: { "containerd-namespace": ["buildkit_history"] },
+			});
+			void stream.send({ digest: trace.digest, offset: 0, size: 0 });
+			stream.closeSend();
+			const parts: Uint8Array[] = [];
+			for await (const { data } of stream) {
+				parts.push(data);
+			}
+			const spans = Buffer.concat(parts)
+				.toString()
+				.trim()
+				.split(/\n(?=\{\n)/)
+				.map(
+					(text) =>
+						JSON.parse(text) as {
+							readonly Name: string;
+							readonly SpanContext: { readonly TraceID: string };
+							readonly Status: { readonly Description: string };
+						},
+				);
+			const names = spans.map(({ Name }) => Name);
+			assert.ok(names.includes("moby.buildkit.v1.Control/Solve"), names.join());
+			assert.ok(
+				names.some((name) => name.startsWith("[1/1] COPY ")),
+				names.join(),
+			);
+			assert.equal(new Set(spans.map(({ SpanContext }) => SpanContext.TraceID)).size, 1);
+			assert.equal(
+				spans.some(({ Status }) => /not found/.test(Status.Description)),
+				error !== undefined,
+			);
+		}
+	});
+
+	test("the collector gets spans of the daemon and of its client, in one trace; the last ones at its end", async () => {
+		daemon.child.kill("SIGTERM");
+		const { code, stderr } = await daemon.finished;
+		assert.equal(code, 0);
+		const steps = collector.spans.filter(({ name }) => name === "[1/1] COPY Dockerfile /a");
+		assert.equal(steps.length, 1);
+		const inTrace = collector.spans.filter(({ traceId }) => traceId === steps[0]?.traceId);
+		assert.ok(inTrace.some(({ name }) => name === "moby.buildkit.v1.Control/Solve"));
+		assert.ok(inTrace.every(({ service }) => service !== ""));
+		assert.ok(inTrace.some(({ service }) => service === "watched"));
+		assert.ok(inTrace.some(({ service }) => service === "buildx"));
+		assert.ok(collector.spans.some(({ error }) => /not found/.test(error)));
+		for (const line of stderr.trim().split("\n")) {
+			const { level, msg, time } = JSON.parse(line) as Readonly<Record<string, string>>;
+			assert.ok(level !== undefined && msg !== undefined && time !== undefined, line);
+		}
+	});
+});
