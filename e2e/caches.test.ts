@@ -175,3 +175,66 @@ test("what came with an imported result is known afterwards without the import",
 	assert.match(stderr, /\[stage-1 1\/5\] RUN cat .*> \/three\n#\d+ CACHED/);
 	assert.match(stderr, /\[stage-1 2\/5\] COPY --from=one .*\n#\d+ CACHED/);
 });
+
+test("cache mounts travel: a fresh builder restores them when a step runs, with owners and modes", async () => {
+	const mounted = (marker: string): Readonly<Record<string, string>> => ({
+		Dockerfile: `FROM base
+ARG MARKER=${marker}
+RUN --mount=type=cache,target=/cache --mount=type=cache,id=own,target=/own,uid=7,mode=0750 <<EOF
+set -e
+stat -c '%a %u %n' /own >> /log
+test ! -f /cache/kept || cat /cache/kept >> /log
+test ! -f /own/kept || stat -c '%a %u %g %s' /own/kept >> /log
+echo $MARKER >> /cache/kept
+mkdir -p /cache/dir/empty
+test -f /own/kept || { echo own > /own/kept; chmod 640 /own/kept; chown 5:6 /own/kept; ln -s kept /own/link; }
+readlink /own/link >> /log
+EOF
+`,
+	});
+	const places: readonly (readonly [to: string, from: string])[] = [
+		[`type=registry,ref=${registry.host}/mounts:1`, `type=registry,ref=${registry.host}/mounts:1`],
+		[`type=local,dest=${shared.path("mounts")}`, `type=local,src=${shared.path("mounts")}`],
+	];
+	for (const [to, from] of places) {
+		using first = new Workbench();
+		const out = ["-o", first.path("out")];
+		const one = await first.build([
+			...busyboxBase,
+			...out,
+			"--cache-mount-to",
+			to,
+			first.context(mounted("one")),
+		]);
+		assert.match(one.stderr, /exporting cache mounts to/);
+		assert.equal(readFileSync(first.path("out/log"), "utf8"), "750 7 /own\nkept\n");
+
+		using second = new Workbench();
+		const two = await second.build([
+			...busyboxBase,
+			"-o",
+			second.path("out"),
+			...["--cache-mount-from", from, "--cache-mount-to", to],
+			second.context(mounted("two")),
+		]);
+		assert.match(two.stderr, /restoring cache mount \/\/cache/);
+		assert.equal(readFileSync(second.path("out/log"), "utf8"), "750 7 /own\none\n640 5 6 4\nkept\n");
+
+		// Only a mount that is missing is restored.
+		await second.build([
+			...busyboxBase,
+			"-o",
+			second.path("again"),
+			...["--cache-mount-from", from],
+			second.context(mounted("three")),
+		]);
+		assert.equal(readFileSync(second.path("again/log"), "utf8"), "750 7 /own\none\ntwo\n640 5 6 4\nkept\n");
+	}
+	using last = new Workbench();
+	const missing = await last.build([
+		...busyboxBase,
+		...["--cache-mount-from", `${registry.host}/none:1`],
+		last.context(mounted("four")),
+	]);
+	assert.match(missing.stderr, /WARN: cache mounts of .*none:1 are not used: /);
+});

@@ -9,6 +9,7 @@ import type { ProgressSink } from "../progress/progress.ts";
 import { buildFlags } from "./build-flags.ts";
 import { type BuildPlan, planBuild } from "./build-plan.ts";
 import { printAnswer } from "./call-plan.ts";
+import type { DebugOptions } from "./debug-shell.ts";
 import { engineOptions } from "./engine-options.ts";
 import { helpLines, type ParsedFlags, parseFlags } from "./flags.ts";
 import { metadataJson } from "./metadata-file.ts";
@@ -17,7 +18,27 @@ import type { Terminal } from "./terminal.ts";
 
 /** `slipway build`: gives the exit code. Errors are thrown; the caller prints them. */
 export async function buildCommand(argv: readonly string[], terminal: Terminal): Promise<number> {
-	const flags = parseFlags(argv, buildFlags);
+	return await runBuild(parseFlags(argv, buildFlags), terminal, undefined);
+}
+
+/** `slipway debug build`: as `slipway build`, but a step that fails opens a shell. */
+export async function debugBuildCommand(argv: readonly string[], terminal: Terminal): Promise<number> {
+	const { debugFlags, debugOptions } = await import("./debug-shell.ts");
+	const flags = parseFlags(argv, [...buildFlags, ...debugFlags]);
+	if (builderAddress(flags, terminal) !== undefined) {
+		throw new SlipwayError(
+			"unimplemented",
+			"slipway debug build needs the own builder, which has the failed step's files at hand",
+		);
+	}
+	return await runBuild(flags, terminal, debugOptions(flags));
+}
+
+async function runBuild(
+	flags: ParsedFlags,
+	terminal: Terminal,
+	debug: DebugOptions | undefined,
+): Promise<number> {
 	if (flags.bool("help")) {
 		terminal.stdout.write(`${[usage, "", "Flags:", ...helpLines(buildFlags)].join("\n")}\n`);
 		return 0;
@@ -47,8 +68,23 @@ export async function buildCommand(argv: readonly string[], terminal: Terminal):
 			flags,
 			terminal,
 			progress,
-			(why) => {
-				explanation = why;
+			{
+				...(plan.explain === undefined
+					? {}
+					: {
+							explain: (why) => {
+								explanation = why;
+							},
+						}),
+				...(debug === undefined
+					? {}
+					: {
+							async onFailedProcess(failed) {
+								display.end();
+								const { openDebugShell } = await import("./debug-shell.ts");
+								await openDebugShell(failed, debug, terminal);
+							},
+						}),
 			},
 		);
 	} finally {
@@ -76,7 +112,7 @@ type Solve = (
 	flags: ParsedFlags,
 	terminal: Terminal,
 	progress: ProgressSink,
-	explain: NonNullable<BuildOptions["explain"]>,
+	watch: Pick<BuildOptions, "explain" | "onFailedProcess">,
 ) => Promise<BuildResponse>;
 
 async function printExplanation(
@@ -92,7 +128,7 @@ async function printExplanation(
 	}
 }
 
-const solveHere: Solve = async (plan, flags, terminal, progress, explain) => {
+const solveHere: Solve = async (plan, flags, terminal, progress, watch) => {
 	const { createLocalSession } = await import("../session/local-session.ts");
 	// Of this process also where it is the daemon's: that has the same user.
 	const why = process.env["SLIPWAY_SINGLE_ID"];
@@ -103,12 +139,17 @@ const solveHere: Solve = async (plan, flags, terminal, progress, explain) => {
 	await using session = createLocalSession(plan.lends);
 	try {
 		return await engine.build(
-			{ ...solveRequest(plan), entitlements: plan.entitlements },
+			{
+				...solveRequest(plan),
+				entitlements: plan.entitlements,
+				cacheMountImports: plan.caches.mountImports,
+				cacheMountExports: plan.caches.mountExports,
+			},
 			{
 				session,
 				progress,
 				signal: terminal.interrupted,
-				...(plan.explain === undefined ? {} : { explain }),
+				...watch,
 			},
 		);
 	} finally {
@@ -125,6 +166,12 @@ const solveElsewhere: Solve = async (plan, flags, terminal, progress) => {
 		throw new SlipwayError(
 			"unimplemented",
 			"--explain needs the own builder: what another builder has built before is not known here",
+		);
+	}
+	if (plan.caches.mountImports.length + plan.caches.mountExports.length > 0) {
+		throw new SlipwayError(
+			"unimplemented",
+			"--cache-mount-from and --cache-mount-to need the own builder: BuildKit's protocol does not know them",
 		);
 	}
 	const { connectClient } = await import("../client/connect.ts");

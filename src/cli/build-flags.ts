@@ -45,6 +45,18 @@ export const buildFlags: readonly FlagSpec[] = [
 		help: 'Cache to look into: an image, or "type=registry|local|gha|s3|azblob,…"',
 	},
 	{
+		name: "cache-mount-from",
+		kind: "list",
+		value: "source",
+		help: "Where directories of RUN --mount=type=cache come from that are not here yet, as for --cache-from",
+	},
+	{
+		name: "cache-mount-to",
+		kind: "list",
+		value: "dest",
+		help: "Where such directories go that the build has used, as for --cache-to",
+	},
+	{
 		name: "cache-to",
 		kind: "list",
 		value: "dest",

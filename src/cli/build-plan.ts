@@ -13,8 +13,8 @@ import { annotationOptions } from "./annotation-options.ts";
 import { buildArguments, hostEntries, keyValues, memoryBytes, ulimits } from "./build-values.ts";
 import { type CachePlan, planCaches } from "./cache-plan.ts";
 import { type Call, planCall } from "./call-plan.ts";
-import { type ExplainFormat, explainFormat } from "./explain-text.ts";
 import { planContexts } from "./context-plan.ts";
+import { type ExplainFormat, explainFormat } from "./explain-text.ts";
 import type { ParsedFlags } from "./flags.ts";
 import { type OutputPlan, planOutputs } from "./output-plan.ts";
 import { proxyArguments } from "./proxy-args.ts";
@@ -71,6 +71,8 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 	const caches = planCaches({
 		from: flags.list("cache-from"),
 		to: flags.list("cache-to"),
+		mountsFrom: flags.list("cache-mount-from"),
+		mountsTo: flags.list("cache-mount-to"),
 		buildArgs: new Map(buildArguments(flags.list("build-arg"), terminal.env)),
 		terminal,
 	});

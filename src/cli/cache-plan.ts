@@ -19,6 +19,8 @@ export interface CacheEntry {
 export interface CachePlan {
 	readonly imports: readonly CacheEntry[];
 	readonly exports: readonly CacheEntry[];
+	readonly mountImports: readonly CacheEntry[];
+	readonly mountExports: readonly CacheEntry[];
 	/** What the builder reads and writes directories by. */
 	readonly contentStores: Readonly<Record<string, ContentReader>>;
 	readonly contentWriters: Readonly<Record<string, BlobWriter>>;
@@ -30,14 +32,36 @@ export interface CacheRequest {
 	/** `--cache-from` and `--cache-to`. */
 	readonly from: readonly string[];
 	readonly to: readonly string[];
+	/** `--cache-mount-from` and `--cache-mount-to`. */
+	readonly mountsFrom?: readonly string[];
+	readonly mountsTo?: readonly string[];
 	readonly buildArgs: ReadonlyMap<string, string>;
 	readonly terminal: Pick<Terminal, "cwd" | "env" | "stderr">;
 }
 
-export function planCaches({ from, to, buildArgs, terminal }: CacheRequest): CachePlan {
+/** What is kept in a directory, by the keys of the response. */
+const localKinds = {
+	"cache.manifest": "latest",
+	"cache-mounts.manifest": "mounts",
+} as const;
+type LocalKind = keyof typeof localKinds;
+
+export function planCaches({
+	from,
+	to,
+	mountsFrom = [],
+	mountsTo = [],
+	buildArgs,
+	terminal,
+}: CacheRequest): CachePlan {
 	const contentStores: Record<string, ContentReader> = {};
 	const contentWriters: Record<string, BlobWriter> = {};
-	const written: { readonly cache: LayoutCache; readonly tag: string; readonly reset: boolean }[] = [];
+	const written: {
+		readonly cache: LayoutCache;
+		readonly kind: LocalKind;
+		readonly tag: string;
+		readonly reset: boolean;
+	}[] = [];
 	const warn = (message: string): void => void terminal.stderr.write(`WARNING: ${message}\n`);
 	const prepared = (specs: readonly string[]): readonly CacheEntry[] =>
 		specs
@@ -45,7 +69,7 @@ export function planCaches({ from, to, buildArgs, terminal }: CacheRequest): Cac
 			.map((entry) => withEnvironment(entry, terminal.env))
 			.filter(isUsable);
 
-	const imports = prepared(from).flatMap((entry): CacheEntry[] => {
+	const planImport = (entry: CacheEntry, kind: LocalKind): readonly CacheEntry[] => {
 		if (entry.type === "registry" && !entry.attrs["ref"]) {
 			throw invalid("registry cache importer requires ref");
 		}
@@ -53,15 +77,15 @@ export function planCaches({ from, to, buildArgs, terminal }: CacheRequest): Cac
 			return [entry];
 		}
 		const directory = resolve(terminal.cwd, required(entry, "src", "local cache importer requires src"));
-		const found = findLocal(directory, entry);
+		const found = findLocal(directory, entry, localKinds[kind]);
 		if (typeof found === "string") {
 			warn(`local cache import at ${directory} ${found}`);
 			return [];
 		}
 		contentStores[`local:${directory}`] = found.cache.reader;
 		return [{ type: "local", attrs: { ...entry.attrs, src: directory, digest: found.digest } }];
-	});
-	const exports = prepared(to).map((entry): CacheEntry => {
+	};
+	const planExport = (entry: CacheEntry, kind: LocalKind): CacheEntry => {
 		if (entry.type === "registry" && !entry.attrs["ref"]) {
 			throw invalid("registry cache exporter requires ref");
 		}
@@ -72,10 +96,26 @@ export function planCaches({ from, to, buildArgs, terminal }: CacheRequest): Cac
 		mkdirSync(directory, { recursive: true });
 		const cache = openLayoutCache(directory);
 		contentWriters[`local:${directory}`] = cache.writer;
-		const { reset, tag = "latest" } = entry.attrs;
-		written.push({ cache, tag, reset: reset !== undefined && parseBool("cache-to reset", reset) === "true" });
+		const { reset, tag = localKinds[kind] } = entry.attrs;
+		written.push({
+			cache,
+			kind,
+			tag,
+			reset: reset !== undefined && parseBool("cache-to reset", reset) === "true",
+		});
 		return { type: "local", attrs: { ...entry.attrs, dest: directory } };
-	});
+	};
+	const imports = prepared(from).flatMap((entry) => planImport(entry, "cache.manifest"));
+	const exports = prepared(to).map((entry) => planExport(entry, "cache.manifest"));
+	const mountImports = prepared(mountsFrom).flatMap((entry) => planImport(entry, "cache-mounts.manifest"));
+	const mountExports = prepared(mountsTo).map((entry) => planExport(entry, "cache-mounts.manifest"));
+	const refs = exports.map(({ type, attrs }) => (type === "registry" ? attrs["ref"] : undefined));
+	const both = mountExports.find(({ type, attrs }) => type === "registry" && refs.includes(attrs["ref"]));
+	if (both !== undefined) {
+		throw invalid(
+			`--cache-to and --cache-mount-to can't both write ${both.attrs["ref"]}: give one another tag`,
+		);
+	}
 	const wantsInline = parseInlineArgument(buildArgs.get("BUILDKIT_INLINE_CACHE"));
 	return {
 		imports,
@@ -83,11 +123,13 @@ export function planCaches({ from, to, buildArgs, terminal }: CacheRequest): Cac
 			wantsInline && !exports.some(({ type }) => type === "inline")
 				? [...exports, { type: "inline", attrs: {} }]
 				: exports,
+		mountImports,
+		mountExports,
 		contentStores,
 		contentWriters,
 		finish: async ({ exporterResponse }) => {
-			for (const { cache, tag, reset } of written) {
-				const descriptor = exporterResponse["cache.manifest"];
+			for (const { cache, kind, tag, reset } of written) {
+				const descriptor = exporterResponse[kind];
 				if (descriptor !== undefined && (await cache.writer.has(digestIn(descriptor)))) {
 					await cache.setTag(descriptor, tag);
 				}
@@ -163,8 +205,9 @@ function isUsable({ type, attrs }: CacheEntry): boolean {
 function findLocal(
 	directory: string,
 	{ attrs }: CacheEntry,
+	defaultTag: string,
 ): { readonly cache: LayoutCache; readonly digest: string } | string {
-	const { digest: given = "", tag = "latest" } = attrs;
+	const { digest: given = "", tag = defaultTag } = attrs;
 	if (given === "" && tag === "") {
 		throw invalid(
 			'local cache importer requires either explicit digest, "latest" tag or custom tag on index.json',

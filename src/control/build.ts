@@ -7,6 +7,7 @@ import { stepLimitsOf } from "../worker/step-limits.ts";
 import type { JobClient, Output } from "../worker/worker.ts";
 import { createBridge, type JobBridge } from "./bridge.ts";
 import { type BuildImports, createBuildImports, openBuildCaches } from "./build-caches.ts";
+import { type BuildMounts, openBuildMounts } from "./build-mounts.ts";
 import type {
 	BuildOptions,
 	BuildRequest,
@@ -53,8 +54,11 @@ async function attempt(
 	const allowed = grantedEntitlements(services, request);
 	await using failedSteps = createFailedSteps();
 	const limits = stepLimitsOf(request.frontendOptions);
+	const { cacheMountImports = [], cacheMountExports = [] } = request;
+	await using mounts = openMounts(services, { cacheMountImports, cacheMountExports }, options);
 	const client: JobClient = {
 		session: options.session,
+		...(mounts?.forSteps === undefined ? {} : { travellingMounts: mounts.forSteps }),
 		...(limits === undefined ? {} : { limits }),
 		// Others show the error and are gone.
 		...(isGateway(request) ? { keepFailed: (state) => failedSteps.keep(state) } : {}),
@@ -91,6 +95,7 @@ async function attempt(
 	}
 	const exporterResponse: Record<string, string> = Object.assign({}, ...exporterResponses);
 	Object.assign(exporterResponse, await caches?.export([...keys.values()]));
+	Object.assign(exporterResponse, await mounts?.export(job));
 	const decoder = new TextDecoder();
 	for (const [key, value] of Object.entries(made.metadata)) {
 		if (key.startsWith("frontend.")) {
@@ -110,6 +115,21 @@ async function sessionExporters(
 ): Promise<readonly ExporterRequest[]> {
 	const ids = [ref, ...refs.values()].flatMap((each) => each?.id ?? []);
 	return (await session.exporters?.find({ metadata, refs: ids }, { signal })) ?? [];
+}
+
+function openMounts(
+	{ caches, mounts }: ControllerServices,
+	request: Required<Pick<BuildRequest, "cacheMountImports" | "cacheMountExports">>,
+	options: BuildOptions,
+): BuildMounts | undefined {
+	return caches === undefined || mounts === undefined
+		? undefined
+		: openBuildMounts(
+				caches,
+				mounts,
+				{ mountImports: request.cacheMountImports, mountExports: request.cacheMountExports },
+				options,
+			);
 }
 
 /** The client is the frontend. */

@@ -18,6 +18,7 @@ import type { Solver } from "../solver/solver.ts";
 import type { ImageResolver } from "../source/source.ts";
 import type { ContainerFactory } from "../worker/step-container.ts";
 import type { Output, WorkerServices } from "../worker/worker.ts";
+import type { MountServices } from "./build-mounts.ts";
 import type { BuildRegistry } from "./build-registry.ts";
 import type { Explainer, Explanation } from "./explain.ts";
 
@@ -46,6 +47,9 @@ export interface BuildRequest {
 	/** Caches that `definition` is looked up in. Frontends have theirs in their options. */
 	readonly cacheImports?: readonly CacheOptions[];
 	readonly cacheExports?: readonly CacheOptions[];
+	/** Where cache mounts that are not here come from, and where those that were used go when the build is done. */
+	readonly cacheMountImports?: readonly CacheOptions[];
+	readonly cacheMountExports?: readonly CacheOptions[];
 	readonly sourcePolicies?: readonly SourcePolicy[];
 	/** The session may name more exporters when it has seen the result. */
 	readonly sessionExporters?: boolean;
@@ -125,6 +129,8 @@ export interface ControllerServices {
 	readonly builds: BuildRegistry;
 	/** Caches that are imported and exported; without it there are none. */
 	readonly caches?: RemoteCaches;
+	/** For cache mounts that travel; without it they stay. */
+	readonly mounts?: MountServices;
 	/** Keeps what builds were made of; without it nothing is explained. */
 	readonly explainer?: Explainer;
 }

@@ -12,7 +12,6 @@ import { imageClosure } from "../content/image-closure.ts";
 import { createImageStore, type ImageStore } from "../content/image-store.ts";
 import { type LocalContentStore, openLocalContentStore } from "../content/local.ts";
 import { createController } from "../control/build.ts";
-import { createExplainer } from "../control/explainer.ts";
 import { type BuildRegistry, createBuildRegistry } from "../control/build-registry.ts";
 import type {
 	BuildOptions,
@@ -21,6 +20,7 @@ import type {
 	Controller,
 	Entitlement,
 } from "../control/control.ts";
+import { createExplainer } from "../control/explainer.ts";
 import type { Database } from "../database/database.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { hideUnifiedHierarchy } from "../executor/cgroups.ts";
@@ -55,7 +55,11 @@ import type { Source } from "../source/source.ts";
 import { setPropagation } from "../sys/mount.ts";
 import { unshare } from "../sys/namespace.ts";
 import { createCacheMounts } from "../worker/cache-mounts.ts";
-import { createDeviceRegistry, type DeviceRegistry, defaultDeviceDirectories } from "../worker/cdi-devices.ts";
+import {
+	createDeviceRegistry,
+	type DeviceRegistry,
+	defaultDeviceDirectories,
+} from "../worker/cdi-devices.ts";
 import { runnablePlatforms } from "../worker/emulation.ts";
 import { mountTree } from "../worker/mounted-tree.ts";
 import { createOpResolver } from "../worker/op-resolver.ts";
@@ -147,7 +151,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 	const beforeMounts = enterOwnMounts();
 	const pool = stack.use(createThreadPool({ beforeStart: beforeMounts }));
 	// Threads of a download wait for the network: as many as layers are fetched at a time, none before there is one.
-	const downloads = stack.use(createThreadPool({ size: 6, beforeStart: beforeMounts }));
+	const downloads = stack.use(createThreadPool({ size: 4, beforeStart: beforeMounts }));
 	const archiver = createArchiver(pool, { downloads });
 	const content = await openLocalContentStore({ root: join(root, "content"), signal });
 	const images = createImageStore(database);
@@ -277,6 +281,13 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 			pool,
 			mountTree: (mounts) => mountTree(mounts, services),
 		}),
+		mounts: {
+			cache,
+			archiver,
+			pool,
+			temporaryRoot: join(root, "cache", "blobs", "mounts"),
+			mountTree: (mounts) => mountTree(mounts, services),
+		},
 		caches: createRemoteCaches({
 			cache,
 			local: { keys, results },

@@ -51,7 +51,7 @@ export function writeArtifact({ config, blobs }: ExportedCache, form: ArtifactFo
 	};
 }
 
-function describe(mediaType: string, bytes: Uint8Array): Descriptor {
+export function describe(mediaType: string, bytes: Uint8Array): Descriptor {
 	return { mediaType, digest: sha256(bytes), size: bytes.length };
 }
 

@@ -4,7 +4,14 @@ import { SlipwayError, toError } from "../errors/errors.ts";
 import { parseBlobForm } from "./attributes.ts";
 import { type AzureOptions, parseAzureOptions } from "./azblob-options.ts";
 import { nameOf } from "./cache-name.ts";
-import { bufferStream, lazily, type ObjectStore, objectOrigin, objectTarget } from "./objects.ts";
+import {
+	bufferStream,
+	lazily,
+	mountsSuffix,
+	type ObjectStore,
+	objectOrigin,
+	objectTarget,
+} from "./objects.ts";
 import type { CacheBackend, CacheOptions } from "./remotecache.ts";
 
 /** BuildKit's: blocks of this size, so many at a time. */
@@ -13,15 +20,17 @@ const blocksAtATime = 4;
 
 /** `type=azblob`: blobs in a container of Azure Blob Storage. */
 export function createAzureBackend(env: Readonly<Record<string, string | undefined>>): CacheBackend {
-	const storeOf = (attrs: CacheOptions["attrs"]): (() => Promise<ObjectStore>) => {
+	const storeOf = (attrs: CacheOptions["attrs"], suffix = ""): (() => Promise<ObjectStore>) => {
 		const options = parseAzureOptions(attrs, env);
-		return lazily(() => openAzureStore(options));
+		const names = options.names.map((name) => name + suffix);
+		return lazily(() => openAzureStore({ ...options, names }));
 	};
 	return {
 		type: "azblob",
 		target: (attrs) =>
 			objectTarget("exporting cache to Azure Blob Storage", parseBlobForm(attrs), storeOf(attrs)),
 		origin: (attrs) => objectOrigin(nameOf({ type: "azblob", attrs }), storeOf(attrs)),
+		mounts: (attrs) => ({ name: "Azure Blob Storage", open: storeOf(attrs, mountsSuffix) }),
 	};
 }
 
@@ -71,6 +80,7 @@ async function openAzureStore(options: AzureOptions): Promise<ObjectStore> {
 					blob.upload(Buffer.from(bytes), bytes.length, { abortSignal: signal }),
 				);
 			}
+			return undefined;
 		},
 		configs: async ({ signal }) => {
 			const found: AsyncIterable<Uint8Array>[] = [];

@@ -219,6 +219,9 @@ function azureError(status: number, code: string): Answer {
 	};
 }
 
+/** BuildKit's client of Azure relies on it. */
+const requestId = { "x-ms-request-id": "1" };
+
 /** Put Blob, Put Block, Put Block List. */
 function createBlocks(): (request: Request, cloud: FakeCloud) => Answer {
 	const staged = new Map<string, Buffer>();
@@ -227,7 +230,7 @@ function createBlocks(): (request: Request, cloud: FakeCloud) => Answer {
 		const part = url.searchParams.get("comp");
 		if (part === "block") {
 			staged.set(`${key} ${url.searchParams.get("blockid")}`, body);
-			return { status: 201 };
+			return { status: 201, headers: requestId };
 		}
 		if (headers["if-none-match"] === "*" && objects.has(key)) {
 			return azureError(409, "BlobAlreadyExists");
@@ -238,7 +241,7 @@ function createBlocks(): (request: Request, cloud: FakeCloud) => Answer {
 				? Buffer.concat(ids.map((id) => staged.get(`${key} ${id}`) ?? Buffer.alloc(0)))
 				: body;
 		objects.set(key, { bytes, modified: new Date() });
-		return { status: 201, headers: { etag: '"1"', "last-modified": new Date().toUTCString() } };
+		return { status: 201, headers: { ...requestId, etag: '"1"', "last-modified": new Date().toUTCString() } };
 	};
 }
 

@@ -7,7 +7,7 @@ import { parseBlobForm } from "./attributes.ts";
 import { nameOf } from "./cache-name.ts";
 import { type GhaOptions, parseGhaOptions } from "./gha-options.ts";
 import { createGhaService, type GhaEntry, type GhaService } from "./gha-service.ts";
-import { lazily, type ObjectStore, objectOrigin, objectTarget } from "./objects.ts";
+import { lazily, mountsSuffix, type ObjectStore, objectOrigin, objectTarget } from "./objects.ts";
 import type { CacheBackend, CacheOptions } from "./remotecache.ts";
 
 const blobPrefix = "buildkit-blob-1-";
@@ -18,15 +18,17 @@ const canWrite = 2;
 
 /** `type=gha`: entries of GitHub's cache for its runners. */
 export function createGhaBackend(): CacheBackend {
-	const storeOf = (attrs: CacheOptions["attrs"]): (() => Promise<ObjectStore>) => {
+	const storeOf = (attrs: CacheOptions["attrs"], suffix = ""): (() => Promise<ObjectStore>) => {
 		const options = parseGhaOptions(attrs, Date.now());
-		return lazily(async () => createGhaStore(options, createGhaService(options)));
+		const scope = options.scope + suffix;
+		return lazily(async () => createGhaStore({ ...options, scope }, createGhaService(options)));
 	};
 	return {
 		type: "gha",
 		target: (attrs) =>
 			objectTarget("exporting to GitHub Actions Cache", parseBlobForm(attrs), storeOf(attrs)),
 		origin: (attrs) => objectOrigin(nameOf({ type: "gha", attrs }), storeOf(attrs)),
+		mounts: (attrs) => ({ name: "GitHub Actions Cache", open: storeOf(attrs, mountsSuffix) }),
 	};
 }
 
@@ -84,6 +86,7 @@ export function createGhaStore(
 		putConfig: async (bytes, { signal }) => {
 			const branch = scopes.findLast(({ permission }) => (permission & canWrite) !== 0)?.name ?? "";
 			await replace(indexKey(branch), bytes, signal);
+			return undefined;
 		},
 		configs: async ({ signal }) => {
 			const found = await Promise.all(scopes.map(({ name }) => service.find(indexKey(name), signal)));

@@ -1,5 +1,5 @@
-import { chunksOf, collect } from "../content/bytes.ts";
-import type { ContentReader } from "../content/content.ts";
+import { chunksOf, collect, verified } from "../content/bytes.ts";
+import type { ContentProvider, ContentReader } from "../content/content.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { withStatus } from "../exporter/status.ts";
 import { type Digest, isDigest, sha256 } from "../oci/digest.ts";
@@ -8,7 +8,9 @@ import type { BlobWriter, Session } from "../session/session.ts";
 import { writeArtifact } from "./artifact.ts";
 import { readArtifact } from "./artifact-reader.ts";
 import { invalid, parseArtifactForm, parseBlobForm } from "./attributes.ts";
-import type { CacheBackend } from "./remotecache.ts";
+import { mountArtifact, mountConfigIn } from "./mounts.ts";
+import type { ObjectStore } from "./objects.ts";
+import type { CacheBackend, CacheOptions } from "./remotecache.ts";
 
 /** The client's content store for a directory; the name is BuildKit's. */
 export function localStoreId(directory: string): string {
@@ -61,6 +63,10 @@ export function createLocalBackend(): CacheBackend {
 				},
 			};
 		},
+		mounts: (attrs, session) => ({
+			name: "client directory",
+			open: async () => mountStore(session, attrs),
+		}),
 		origin: (attrs, session) => {
 			const { digest, src } = attrs;
 			if (digest === undefined || digest === "") {
@@ -86,6 +92,38 @@ export function createLocalBackend(): CacheBackend {
 					);
 				},
 			};
+		},
+	};
+}
+
+/** For an export the client gives `dest`, for an import `src` and `digest`. */
+function mountStore(session: Session, { dest, src, digest }: CacheOptions["attrs"]): ObjectStore {
+	const blobs: ContentProvider = {
+		read: (descriptor, options) => readerOf(session, src ?? "").read(descriptor.digest, options),
+	};
+	const put: ObjectStore["putBlob"] = async (descriptor, open, { signal }) => {
+		const writer = writerOf(session, dest ?? "");
+		if (!(await writer.has(descriptor.digest))) {
+			await writer.write(descriptor, open(), { signal });
+		}
+	};
+	return {
+		blobs,
+		putBlob: put,
+		putConfig: async (bytes, options) => {
+			const { config, manifest } = mountArtifact(bytes);
+			for (const each of [config, manifest]) {
+				await put(each.descriptor, () => chunksOf(each.bytes), options);
+			}
+			return manifest.descriptor;
+		},
+		configs: async ({ signal }) => {
+			if (digest === undefined || !isDigest(digest)) {
+				throw invalid(`no digest of cache mounts in ${src}`);
+			}
+			const root = await document(readerOf(session, src ?? ""), digest, signal);
+			const config = mountConfigIn(root);
+			return [verified(blobs.read(config, { signal }), config)];
 		},
 	};
 }

@@ -28,13 +28,16 @@ export interface ObjectStore {
 		open: () => AsyncIterable<Uint8Array>,
 		options: { readonly signal: AbortSignal },
 	): Promise<void>;
-	/** Replaces the config under all names of the cache. */
-	putConfig(bytes: Uint8Array, options: { readonly signal: AbortSignal }): Promise<void>;
+	/** Replaces the config under all names of the cache. Gives what names it, where the client keeps the names. */
+	putConfig(bytes: Uint8Array, options: { readonly signal: AbortSignal }): Promise<Descriptor | undefined>;
 	/** The configs under the names that are looked into; fewer if some are not there. */
 	configs(options: { readonly signal: AbortSignal }): Promise<readonly AsyncIterable<Uint8Array>[]>;
 	/** Blobs by descriptor. */
 	readonly blobs: ContentProvider;
 }
+
+/** Of the names under which the list of cache mounts is kept. */
+export const mountsSuffix = "-mounts";
 
 export function objectTarget(name: string, form: BlobForm, open: () => Promise<ObjectStore>): CacheTarget {
 	return {

@@ -1,5 +1,6 @@
 import type { BlobSources } from "../content/blob-sources.ts";
-import { chunksOf } from "../content/bytes.ts";
+import { chunksOf, verified } from "../content/bytes.ts";
+import type { ContentProvider } from "../content/content.ts";
 import { withStatus } from "../exporter/status.ts";
 import { parseReference, type Reference, referenceName, withDefaultTag } from "../oci/reference.ts";
 import type { Repository } from "../registry/registry.ts";
@@ -7,6 +8,8 @@ import type { Session } from "../session/session.ts";
 import { writeArtifact } from "./artifact.ts";
 import { readArtifact } from "./artifact-reader.ts";
 import { boolean, invalid, parseArtifactForm, parseBlobForm } from "./attributes.ts";
+import { mountArtifact, mountConfigIn } from "./mounts.ts";
+import type { ObjectStore } from "./objects.ts";
 import type { CacheBackend, CacheOptions } from "./remotecache.ts";
 
 export interface RegistryBackendOptions {
@@ -61,6 +64,10 @@ export function createRegistryBackend({ openRepository, sources }: RegistryBacke
 				},
 			};
 		},
+		mounts: (attrs, session) => {
+			const { reference, repository } = open(attrs, session);
+			return { name: "registry", open: async () => mountStore(repository, reference) };
+		},
 		origin: (attrs, session) => {
 			const { reference, repository } = open(attrs, session);
 			const name = referenceName(reference);
@@ -88,6 +95,32 @@ export function createRegistryBackend({ openRepository, sources }: RegistryBacke
 					return caches;
 				},
 			};
+		},
+	};
+}
+
+/** Cache mounts as an artifact under the tag. */
+function mountStore(repository: Repository, reference: Reference): ObjectStore {
+	const tag = reference.tag ?? "latest";
+	const blobs: ContentProvider = {
+		read: (descriptor, options) => repository.blob(descriptor, options),
+	};
+	return {
+		blobs,
+		putBlob: async (descriptor, open, { signal }) => {
+			await repository.pushBlob(descriptor, open, { signal });
+		},
+		putConfig: async (bytes, { signal }) => {
+			const { config, manifest } = mountArtifact(bytes);
+			await repository.pushBlob(config.descriptor, () => chunksOf(bytes), { signal });
+			const { mediaType } = manifest.descriptor;
+			return await repository.pushManifest({ bytes: manifest.bytes, mediaType }, [tag], { signal });
+		},
+		configs: async ({ signal }) => {
+			const { descriptor, bytes } = await repository.resolve(tag, { signal });
+			const root = bytes ?? (await repository.manifest(descriptor.digest, { signal })).bytes;
+			const config = mountConfigIn(root);
+			return [verified(blobs.read(config, { signal }), config)];
 		},
 	};
 }

@@ -9,7 +9,14 @@ import { collectRecords } from "./collect-records.ts";
 import { exportCache } from "./export-cache.ts";
 import { chainsOf, createImportedSource, type ImportedSource } from "./imported-source.ts";
 import { inlineRecords } from "./inline.ts";
-import type { CacheBackend, CacheOptions, CacheOrigin, CacheTarget, ExportMode } from "./remotecache.ts";
+import type {
+	CacheBackend,
+	CacheOptions,
+	CacheOrigin,
+	CacheTarget,
+	ExportMode,
+	MountPlace,
+} from "./remotecache.ts";
 
 type Output = ImmutableRef | undefined;
 
@@ -40,6 +47,8 @@ export interface RemoteCaches {
 	exports(entries: readonly CacheOptions[], session: Session): CacheExports;
 	/** The same. */
 	origin(entry: CacheOptions, session: Session): CacheOrigin;
+	/** Where cache mounts are kept. Throws `invalid-argument` as well. */
+	mountPlace(entry: CacheOptions, session: Session): MountPlace;
 	/** Reads a cache and makes it known to the solver. Throws whatever is wrong with it. */
 	read(origin: CacheOrigin, context: StepContext): Promise<ImportedSource>;
 	/** Sends what is known of the results; one list of keys for each. Gives what becomes part of the build's response. */
@@ -86,6 +95,13 @@ export function createRemoteCaches({ cache, local, backends }: RemoteCachesOptio
 				throw invalid(`unknown cache importer: ${entry.type}`);
 			}
 			return configured(`${entry.type} cache importer`, () => backend.origin?.(entry.attrs, session));
+		},
+		mountPlace: (entry, session) => {
+			const backend = find(entry.type);
+			if (backend?.mounts === undefined) {
+				throw invalid(`unknown place for cache mounts: ${JSON.stringify(entry.type)}`);
+			}
+			return configured(`${entry.type} cache mounts`, () => backend.mounts?.(entry.attrs, session));
 		},
 		read: async (origin, context) => {
 			const { progress, vertex } = context;

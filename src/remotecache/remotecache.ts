@@ -2,6 +2,7 @@ import type { BlobOptions, LayerBlob } from "../cache/cache.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { Session } from "../session/session.ts";
 import type { StepContext } from "../solver/solver.ts";
+import type { ObjectStore } from "./objects.ts";
 
 /**
  * Caches that travel: what a build knows is written to a place outside of the builder, and another builder finds it there.
@@ -116,4 +117,12 @@ export interface CacheBackend {
 	readonly type: string;
 	target?(attrs: CacheOptions["attrs"], session: Session): CacheTarget;
 	origin?(attrs: CacheOptions["attrs"], session: Session): CacheOrigin;
+	/** Where cache mounts are kept, beside the caches of steps. */
+	mounts?(attrs: CacheOptions["attrs"], session: Session): MountPlace;
+}
+
+export interface MountPlace {
+	/** Shown in names of steps. */
+	readonly name: string;
+	open(): Promise<ObjectStore>;
 }

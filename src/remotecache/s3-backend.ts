@@ -3,7 +3,7 @@ import { SlipwayError, toError } from "../errors/errors.ts";
 import type { Digest } from "../oci/digest.ts";
 import { parseBlobForm } from "./attributes.ts";
 import { nameOf } from "./cache-name.ts";
-import { inParts, lazily, type ObjectStore, objectOrigin, objectTarget } from "./objects.ts";
+import { inParts, lazily, mountsSuffix, type ObjectStore, objectOrigin, objectTarget } from "./objects.ts";
 import type { CacheBackend, CacheOptions } from "./remotecache.ts";
 import { parseS3Options, type S3Options } from "./s3-options.ts";
 
@@ -14,14 +14,16 @@ const maxCopyBytes = 5 * 1024 ** 3;
 
 /** `type=s3`: objects in a bucket of Amazon S3, or of a service that speaks its protocol. */
 export function createS3Backend(env: Readonly<Record<string, string | undefined>>): CacheBackend {
-	const storeOf = (attrs: CacheOptions["attrs"]): (() => Promise<ObjectStore>) => {
+	const storeOf = (attrs: CacheOptions["attrs"], suffix = ""): (() => Promise<ObjectStore>) => {
 		const options = parseS3Options(attrs, env);
-		return lazily(() => openS3Store(options));
+		const names = options.names.map((name) => name + suffix);
+		return lazily(() => openS3Store({ ...options, names }));
 	};
 	return {
 		type: "s3",
 		target: (attrs) => objectTarget("exporting cache to Amazon S3", parseBlobForm(attrs), storeOf(attrs)),
 		origin: (attrs) => objectOrigin(nameOf({ type: "s3", attrs }), storeOf(attrs)),
+		mounts: (attrs) => ({ name: "Amazon S3", open: storeOf(attrs, mountsSuffix) }),
 	};
 }
 
@@ -85,6 +87,7 @@ async function openS3Store(options: S3Options): Promise<ObjectStore> {
 			for (const name of options.names) {
 				await mapped(`error writing manifest: ${name}`, signal, () => put(configKey(name), bytes, signal));
 			}
+			return undefined;
 		},
 		configs: async ({ signal }) => {
 			const key = configKey(options.names[0] ?? "");

@@ -1,5 +1,5 @@
 import { createKeyedLock } from "../async/keyed-lock.ts";
-import type { CacheManager, ImmutableRef, MutableRef } from "../cache/cache.ts";
+import type { CacheManager, ImmutableRef, MutableRef, RefId } from "../cache/cache.ts";
 import { hasCode } from "../errors/errors.ts";
 import type { CacheSharing } from "../llb/op.ts";
 
@@ -26,6 +26,8 @@ export interface CacheMountRequest {
 	 * uses it at the time keeps it to the end; the steps of the build share the new one.
 	 */
 	readonly freshFor?: object;
+	/** Gives a new one its first files. False: it has failed, and is thrown away for an empty one. */
+	readonly fill?: (ref: MutableRef) => Promise<boolean>;
 	readonly signal: AbortSignal;
 }
 
@@ -126,6 +128,12 @@ class SharedCacheMounts implements CacheMounts {
 		if (isLocked && request.sharing === "locked") {
 			return undefined;
 		}
+		const ref = await this.#create(request);
+		ref.setIndex(indexOf(key));
+		return ref;
+	}
+
+	async #create(request: CacheMountRequest): Promise<MutableRef> {
 		const ref = await this.#cache.createMutable({
 			...(request.base === undefined ? {} : { parent: request.base }),
 			retain: true,
@@ -133,8 +141,22 @@ class SharedCacheMounts implements CacheMounts {
 			description: request.description,
 			signal: request.signal,
 		});
-		ref.setIndex(indexOf(key));
-		return ref;
+		if (request.fill === undefined) {
+			return ref;
+		}
+		let isFilled = false;
+		try {
+			isFilled = await request.fill(ref);
+		} finally {
+			if (!isFilled) {
+				await ref.discard();
+			}
+		}
+		if (isFilled) {
+			return ref;
+		}
+		const { fill: _failed, ...empty } = request;
+		return await this.#create(empty);
 	}
 
 	async #forget(key: string): Promise<void> {
@@ -214,6 +236,11 @@ class SharedCacheMounts implements CacheMounts {
 			}
 		});
 	}
+}
+
+/** The kept directories of a key, newest first. */
+export function findCacheMounts(cache: Pick<CacheManager, "search">, key: string): readonly RefId[] {
+	return cache.search(indexOf(key));
 }
 
 function indexOf(key: string): string {

@@ -15,7 +15,7 @@ import {
 	type CacheMounts,
 	cacheMountKey,
 } from "./cache-mounts.ts";
-import { type Output, sessionsOf, type WorkerServices } from "./worker.ts";
+import { clientsOf, type Output, sessionsOf, type WorkerServices } from "./worker.ts";
 
 /** What an exec's mounts became: what the executor mounts, and which refs become outputs when the process has ended well. */
 export interface PreparedMounts extends AsyncDisposable {
@@ -157,6 +157,7 @@ class Preparation {
 	async holdCaches(): Promise<void> {
 		const { op, cacheMounts, ignoreCache, context } = this.#input;
 		const [build] = context.clients();
+		const travelling = clientsOf(context)[0]?.travellingMounts;
 		const requests = op.mounts
 			.filter((each) => each.kind === "cache")
 			.map((each) => ({ each, request: this.#cacheRequest(each) }))
@@ -164,11 +165,15 @@ class Preparation {
 			.sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0));
 		for (const { each, request, key } of requests) {
 			if (!this.#caches.has(key)) {
+				travelling?.used(request);
 				const hold = await cacheMounts.acquire({
 					...request,
 					sharing: each.sharing,
 					description: `cached mount ${each.dest} from exec ${op.meta.args.join(" ")}`,
 					...(ignoreCache && typeof build === "object" && build !== null ? { freshFor: build } : {}),
+					...(travelling === undefined || ignoreCache
+						? {}
+						: { fill: (ref) => travelling.fill(request, ref, context) }),
 					signal: context.signal,
 				});
 				this.#caches.set(key, this.#acquired.use(hold));

@@ -1,6 +1,6 @@
 import type { Archiver } from "../archive/archive.ts";
 import type { ThreadPool } from "../async/pool.ts";
-import type { CacheManager, ImmutableRef } from "../cache/cache.ts";
+import type { CacheManager, ImmutableRef, MutableRef } from "../cache/cache.ts";
 import type { Executor } from "../executor/executor.ts";
 import type { Definition, LoadedOp } from "../llb/llb.ts";
 import type { Digest } from "../oci/digest.ts";
@@ -59,6 +59,21 @@ export interface JobClient {
 	/** Wants what a step that fails leaves behind, and releases it. */
 	readonly keepFailed?: (step: FailedStepState) => void;
 	readonly limits?: StepLimits;
+	readonly travellingMounts?: TravellingMounts;
+}
+
+/** Cache mounts of a build that come from elsewhere and go there. */
+export interface TravellingMounts {
+	/** A step uses it. */
+	used(mount: MountIdentity): void;
+	/** Fills one that was not here. False if it failed half-way. */
+	fill(mount: MountIdentity, ref: MutableRef, context: StepContext): Promise<boolean>;
+}
+
+export interface MountIdentity {
+	readonly id: string;
+	/** What it begins with. */
+	readonly base: ImmutableRef | undefined;
 }
 
 /** The trees of a step that failed; undefined where there is none. Whoever has it releases them. */
