@@ -16,6 +16,8 @@ export interface ReadOptions {
 	readonly offset?: number;
 	/** Number of bytes at most; default all. */
 	readonly length?: number;
+	/** A chunk need not outlive a few more: its memory may be used again, which saves clearing fresh pages. Default false. */
+	readonly reuse?: boolean;
 	readonly signal: AbortSignal;
 }
 

@@ -6,6 +6,8 @@ import { blobNotFound, checkAborted, rangeOf } from "./bytes.ts";
 import type { BlobInfo, ReadOptions } from "./content.ts";
 
 const chunkBytes = 256 << 10;
+/** Buffers that take turns where chunks may be used again: a writer to a socket still holds the last one or two. */
+const ringSize = 4;
 
 /** Size of the file of a blob; undefined if there is none. */
 export function fileInfo(file: string, digest: Digest): BlobInfo | undefined {
@@ -26,10 +28,16 @@ export async function* readFileChunks(
 	}
 	const { start, end } = rangeOf(digest, size, options);
 	const file = open(path, digest);
+	const ring: Buffer[] = [];
 	try {
-		for (let at = start; at < end; ) {
+		for (let at = start, turn = 0; at < end; turn++) {
 			checkAborted(options.signal);
-			const chunk = Buffer.allocUnsafeSlow(Math.min(chunkBytes, end - at));
+			const bytes = Math.min(chunkBytes, end - at);
+			const used = options.reuse === true ? ring[turn % ringSize] : undefined;
+			const chunk = used?.subarray(0, bytes) ?? Buffer.allocUnsafeSlow(bytes);
+			if (options.reuse === true && used === undefined) {
+				ring.push(chunk);
+			}
 			const count = readSync(file, chunk, 0, chunk.length, at);
 			if (count === 0) {
 				throw new SlipwayError("data-loss", `blob ${digest} ended after ${at} of ${size} bytes`);

@@ -162,7 +162,7 @@ export async function* archiveChunks(
 		const { digest, size } = part;
 		const confirm = content.confirmation(digest);
 		try {
-			const chunks = content.read(digest, { signal });
+			const chunks = content.read(digest, { signal, reuse: true });
 			yield* content.isConfirmed(digest) ? chunks : verified(chunks, { digest, size });
 		} catch (thrown) {
 			const { code, message } = toError(thrown);

@@ -138,7 +138,7 @@ function piecesOf({ layers, manifests, documents }: WrittenImage, signal: AbortS
 	for (const layer of kept.values()) {
 		if (layer !== undefined) {
 			const { descriptor, provider } = layer;
-			pieces.push({ descriptor, layer, open: () => provider.read(descriptor, { signal }) });
+			pieces.push({ descriptor, layer, open: () => provider.read(descriptor, { signal, reuse: true }) });
 		}
 	}
 	for (const { config } of new Map(manifests.map((each) => [each.config.digest, each])).values()) {
