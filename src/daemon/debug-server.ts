@@ -34,18 +34,23 @@ interface Page {
 	readonly answer: (query: URLSearchParams, response: ServerResponse) => Promise<void>;
 }
 
-const headersTimeoutMs = 60_000;
 const keptCalls = 100;
 const maxProfileSeconds = 600;
 
 export function createDebugServer(options: DebugServerOptions): DebugServer {
 	const recent: CallRecord[] = [];
 	const pages = pagesOf(options, recent);
-	const server: Server = createServer({ headersTimeout: headersTimeoutMs }, (request, response) => {
+	// Node knows the connections only of servers that listen themselves.
+	const connections = new Set<Duplex>();
+	const server: Server = createServer((request, response) => {
 		void answer(pages, request, response);
 	});
 	return {
-		accept: (connection) => void server.emit("connection", connection),
+		accept(connection) {
+			connections.add(connection);
+			connection.once("close", () => connections.delete(connection));
+			server.emit("connection", connection);
+		},
 		addCall(call) {
 			recent.push(call);
 			if (recent.length > keptCalls) {
@@ -53,8 +58,9 @@ export function createDebugServer(options: DebugServerOptions): DebugServer {
 			}
 		},
 		async [Symbol.asyncDispose]() {
-			server.closeAllConnections();
-			server.close();
+			for (const connection of connections) {
+				connection.destroy();
+			}
 		},
 	};
 }
