@@ -146,9 +146,10 @@ export function createGatewayService(bridge: FrontendBridge, { inputs }: Gateway
 			return { ref: request.allowResultReturn ? "" : id, result: message };
 		},
 		async return({ result, error }) {
-			if ((result === undefined) === (error === undefined)) {
+			if (result === undefined && error === undefined) {
 				throw new SlipwayError("unknown", "gateway return must be either result or err");
 			}
+			// With both, as BuildKit: the error.
 			if (error !== undefined) {
 				finish(() => reject(keepCode(errorOf(error))));
 			} else if (result !== undefined) {
