@@ -99,7 +99,7 @@ class Watch implements ExplainedBuild {
 	async #end(): Promise<void> {
 		const { report } = this.#options;
 		const isBuilt = this.#keys !== undefined && this.#definitions.length > 0;
-		const isKept = isBuilt && (this.#hasRun || this.#row() === undefined);
+		const isKept = isBuilt && (this.#hasRun || !this.#isKnown());
 		if (report === undefined && !isKept) {
 			return;
 		}
@@ -128,6 +128,13 @@ class Watch implements ExplainedBuild {
 			}
 			pending.push(...key.inputs.flatMap((input) => input.map((each) => each.key)));
 		}
+	}
+
+	#isKnown(): boolean {
+		return (
+			this.#services.database.get("SELECT 1 FROM explain_build WHERE project = ?", this.#project) !==
+			undefined
+		);
 	}
 
 	#row(): string | undefined {
