@@ -5,8 +5,11 @@ import { join, resolve } from "node:path";
 /** A builder that is measured. Each build is a whole process, from start to exit. */
 export interface Peer {
 	readonly name: string;
-	/** Builds `context` (its Dockerfile says `FROM base` or `FROM scratch`); the result goes to `dest` as an OCI tar, or nowhere. */
-	build(context: string, options: { readonly dest?: string }): Measurement;
+	/**
+	 * Builds `context` (its Dockerfile says `FROM base` or `FROM scratch`); the result goes to `dest` as an OCI tar, or nowhere. `args`
+	 * are flags of Slipway, which its peers do not get.
+	 */
+	build(context: string, options: { readonly dest?: string; readonly args?: readonly string[] }): Measurement;
 	/** Ends what `start` began. */
 	stop(): void;
 }
@@ -37,9 +40,10 @@ export function slipway({ base, work }: PeerOptions): Peer {
 	};
 	return {
 		name: "slipway",
-		build(context, { dest }) {
+		build(context, { dest, args: more = [] }) {
 			const args = [
 				"build",
+				...more,
 				"--root",
 				state,
 				"--progress",

@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync }
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { measureFrontend } from "./frontend.ts";
+import { measureAptCache, measureSharedMount } from "./mounts.ts";
 import { buildah, buildkit, type Measurement, type Peer, slipway } from "./peers.ts";
 
 interface Benchmark {
@@ -16,6 +17,8 @@ interface Benchmark {
 	readonly target: number;
 	/** As an OCI tar with gzip layers, in place of no output. */
 	readonly output: boolean;
+	/** More flags of ours. */
+	readonly args?: readonly string[];
 	/** Makes the context of one pair of runs; the same directory for both peers. */
 	prepare(work: string, run: number): string;
 	/** Both peers build it once, unmeasured, before each pair. */
@@ -92,6 +95,22 @@ const benchmarks: readonly Benchmark[] = [
 		},
 	},
 	...[false, true].map(
+		(sandboxed): Benchmark => ({
+			name: sandboxed ? "run-100-sandbox" : "run-100",
+			what: `100 distinct RUN true, cold, ${sandboxed ? "each in a network of its own; the peer's in the host's" : "in the host's network"}`,
+			target: sandboxed ? 1 : 0.7,
+			output: false,
+			warm: false,
+			args: sandboxed ? [] : ["--network", "host"],
+			prepare(work, run) {
+				const dir = fresh(work, `hundred-${sandboxed}`);
+				const steps = Array.from({ length: 100 }, (_, i) => `RUN true ${Date.now()} ${run} ${i}`);
+				writeFileSync(join(dir, "Dockerfile"), `FROM base\n${steps.join("\n")}\n`);
+				return dir;
+			},
+		}),
+	),
+	...[false, true].map(
 		(output): Benchmark => ({
 			name: output ? "copy-20000-gzip" : "copy-20000",
 			what: `cold COPY of 20,000 small files${output ? ", exported as OCI tar with gzip" : ""}`,
@@ -141,7 +160,7 @@ function measure(
 		const context = benchmark.prepare(work, run);
 		for (const [index, peer] of peers.entries()) {
 			const dest = join(work, "out.tar");
-			const options = benchmark.output ? { dest } : {};
+			const options = { args: benchmark.args ?? [], ...(benchmark.output ? { dest } : {}) };
 			if (benchmark.warm) {
 				peer.build(context, options);
 			}
@@ -197,6 +216,13 @@ try {
 	}
 	if (wanted.length === 0 || wanted.includes("frontend")) {
 		missed += measureFrontend(options, { runs, target: 2 });
+	}
+	if (wanted.length === 0 || wanted.includes("shared-mount")) {
+		missed += await measureSharedMount({ work, runs, target: 1.5 });
+	}
+	// Depends on the mirror's speed as much as on ours.
+	if (wanted.includes("apt-cache")) {
+		await measureAptCache({ work, runs });
 	}
 } finally {
 	ours.stop();
