@@ -17,6 +17,8 @@ export const frame = {
 	stderr: 18,
 	wantStdin: 19,
 	exit: 20,
+	/** One byte: whether the terminal is to be raw. */
+	rawMode: 21,
 } as const;
 
 /** JSON of `start`. */

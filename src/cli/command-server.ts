@@ -139,6 +139,7 @@ function runForClient(
 ): RunningCommand {
 	const interrupted = new AbortController();
 	const shapes = { stdout: start.stdout, stderr: start.stderr };
+	const listeners = new Set<() => void>();
 	let stdin: PassThrough | undefined;
 	const terminal: Terminal = {
 		get stdin() {
@@ -146,12 +147,19 @@ function runForClient(
 				stdin = new PassThrough();
 				socket.write(encodeFrame(frame.wantStdin));
 			}
-			return Object.assign(stdin, start.stdin);
+			return Object.assign(stdin, start.stdin, {
+				setRawMode: (isRaw: boolean) =>
+					socket.write(encodeFrame(frame.rawMode, Uint8Array.of(isRaw ? 1 : 0))),
+			});
 		},
 		stdout: clientOutput(socket, frame.stdout, () => shapes.stdout),
 		stderr: clientOutput(socket, frame.stderr, () => shapes.stderr),
 		env: start.env,
 		cwd: start.cwd,
+		onResize(listener) {
+			listeners.add(listener);
+			return () => void listeners.delete(listener);
+		},
 		interrupted: interrupted.signal,
 		async openEngine({ root }) {
 			if (root !== undefined && resolve(start.cwd, root) !== engine.root) {
@@ -188,6 +196,9 @@ function runForClient(
 					const size = JSON.parse(payload.toString()) as ResizedTerminal;
 					shapes.stdout = { ...shapes.stdout, ...size };
 					shapes.stderr = { ...shapes.stderr, ...size };
+					for (const listener of listeners) {
+						listener();
+					}
 					break;
 				}
 				case frame.interrupt:

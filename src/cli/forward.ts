@@ -28,7 +28,7 @@ export async function forwardCommand(options: {
 	readonly program: string;
 }): Promise<number | undefined> {
 	const { env } = process;
-	const flags = parsed(options.argv.slice(1), options.flags);
+	const flags = parsed(options.argv.slice(options.argv[0] === "debug" ? 2 : 1), options.flags);
 	if (
 		flags === undefined ||
 		flags.bool("help") ||
@@ -153,6 +153,7 @@ function converse(
 				process.stderr.off("resize", onResize);
 			}
 			socket.removeAllListeners("close").destroy();
+			stopStdin();
 			settle(outcome);
 		};
 		let interrupted = false;
@@ -177,6 +178,9 @@ function converse(
 					break;
 				case frame.wantStdin:
 					sendStdin(socket);
+					break;
+				case frame.rawMode:
+					setRawMode(payload[0] === 1);
 					break;
 				case frame.refused:
 					end(JSON.parse(payload.toString()) as RefusedCommand);
@@ -204,7 +208,27 @@ function converse(
 	});
 }
 
+let isRaw = false;
+
+function setRawMode(wanted: boolean): void {
+	isRaw = wanted;
+	process.stdin.setRawMode?.(wanted);
+}
+
+let isRead = false;
+
+/** Whatever happened to the builder, the person's terminal is as it was, and nothing waits for more from it. */
+function stopStdin(): void {
+	if (isRaw) {
+		setRawMode(false);
+	}
+	if (isRead) {
+		process.stdin.destroy();
+	}
+}
+
 function sendStdin(socket: Socket): void {
+	isRead = true;
 	process.stdin.on("data", (chunk: Buffer) => {
 		if (!socket.write(encodeFrame(frame.stdin, chunk))) {
 			process.stdin.pause();
@@ -218,7 +242,6 @@ function sendStdin(socket: Socket): void {
 	};
 	process.stdin.on("end", finish);
 	process.stdin.on("error", finish);
-	socket.on("close", () => process.stdin.destroy());
 }
 
 /** True when it listens. It works for the user from then on, and outlives this process. */

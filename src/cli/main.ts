@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { constants, Script } from "node:vm";
 import { ownUid } from "../daemon/default-root.ts";
 import { buildFlags } from "./build-flags.ts";
+import { debugFlags } from "./debug-shell.ts";
 import type { FlagSpec } from "./flags.ts";
 import { forwardCommand } from "./forward.ts";
 
@@ -21,6 +22,7 @@ const lateModules = [
 const forwardedCommands: ReadonlyMap<string, readonly FlagSpec[]> = new Map([
 	["build", buildFlags],
 	["b", buildFlags],
+	["debug build", [...buildFlags, ...debugFlags]],
 ]);
 
 /**
@@ -30,7 +32,7 @@ const forwardedCommands: ReadonlyMap<string, readonly FlagSpec[]> = new Map([
  */
 const self = fileURLToPath(import.meta.url);
 const argv = process.argv.slice(2);
-const flags = forwardedCommands.get(argv[0] ?? "");
+const flags = forwardedCommands.get(argv[0] === "debug" ? `debug ${argv[1]}` : (argv[0] ?? ""));
 // A builder started from sources would not notice that they have changed.
 if (
 	flags === undefined ||

@@ -21,6 +21,10 @@ export function ownTerminal(): Terminal {
 		stderr: ownOutput(process.stderr),
 		env: process.env,
 		cwd: process.cwd(),
+		onResize(listener) {
+			process.stdout.on("resize", listener);
+			return () => process.stdout.off("resize", listener);
+		},
 		interrupted: interrupt.signal,
 		async openEngine(options) {
 			const { openEngine } = await import("../daemon/engine.ts");

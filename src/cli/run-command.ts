@@ -1,5 +1,5 @@
 import { version } from "../daemon/version.ts";
-import { findDetail, hasCode, toError } from "../errors/errors.ts";
+import { findDetail, hasCode, SlipwayError, toError } from "../errors/errors.ts";
 import { buildCommand } from "./build-command.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -9,6 +9,7 @@ Builds container images.
 
 Commands:
   build     Build an image from a Dockerfile
+  debug     debug build: as build, with a shell in the step that fails
   du        Show what the builder has on disk
   prune     Remove build cache
   doctor    Say what this machine allows, and what it lacks
@@ -36,6 +37,7 @@ export async function runProgram(name: string, argv: readonly string[], terminal
 const commandsWithEngine: ReadonlySet<string | undefined> = new Set([
 	"build",
 	"b",
+	"debug",
 	"du",
 	"prune",
 	"daemon",
@@ -69,6 +71,14 @@ async function dispatch(argv: readonly string[], terminal: Terminal): Promise<nu
 		case "build":
 		case "b":
 			return await buildCommand(rest, terminal);
+		case "debug": {
+			const [what, ...others] = rest;
+			if (what !== "build") {
+				throw new SlipwayError("invalid-argument", "usage: slipway debug build [flags] PATH | URL | -");
+			}
+			const { debugBuildCommand } = await import("./build-command.ts");
+			return await debugBuildCommand(others, terminal);
+		}
 		case "stop": {
 			const { stopCommand } = await import("./stop-command.ts");
 			return await stopCommand(rest, terminal);

@@ -1,7 +1,9 @@
+import { Op as OpMessage } from "../api/generated/ops.ts";
 import type { ImmutableRef } from "../cache/cache.ts";
-import { canceled, SlipwayError } from "../errors/errors.ts";
+import { canceled, SlipwayError, toError } from "../errors/errors.ts";
 import type { BuildResult, ExportContext, Exporter } from "../exporter/exporter.ts";
 import type { FrontendRef, FrontendResult } from "../frontend/frontend.ts";
+import { fromOpMessage } from "../llb/op-from-message.ts";
 import type { CacheKey, Job } from "../solver/solver.ts";
 import { stepLimitsOf } from "../worker/step-limits.ts";
 import type { JobClient, Output } from "../worker/worker.ts";
@@ -61,7 +63,9 @@ async function attempt(
 		...(mounts?.forSteps === undefined ? {} : { travellingMounts: mounts.forSteps }),
 		...(limits === undefined ? {} : { limits }),
 		// Others show the error and are gone.
-		...(isGateway(request) ? { keepFailed: (state) => failedSteps.keep(state) } : {}),
+		...(isGateway(request) || options.onFailedProcess !== undefined
+			? { keepFailed: (state) => failedSteps.keep(state) }
+			: {}),
 	};
 	await using explained = services.explainer?.open(request, { ...options, report: options.explain });
 	const progress = explained?.progress ?? options.progress;
@@ -77,11 +81,17 @@ async function attempt(
 		failedSteps,
 		caches,
 	});
-	const made = isGateway(request)
-		? await clientResult(services, request, { bridge, options })
-		: await requestedResult(request, { bridge, signal: options.signal });
-	explained?.planned(made);
-	const result = await computeResult(made, bridge, options.signal);
+	const makeResult = async (): Promise<{ readonly made: FrontendResult; readonly result: BuildResult }> => {
+		const made = isGateway(request)
+			? await clientResult(services, request, { bridge, options })
+			: await requestedResult(request, { bridge, signal: options.signal });
+		explained?.planned(made);
+		return { made, result: await computeResult(made, bridge, options.signal) };
+	};
+	const { made, result } = await makeResult().catch(async (error: unknown) => {
+		await showFailedProcess(error, bridge, options);
+		throw error;
+	});
 	const keys = await keysOf(made, bridge, options.signal);
 	explained?.built(keys.values());
 	const inlineCache = caches?.inlineFor((ref) => keys.get(ref));
@@ -106,6 +116,24 @@ async function attempt(
 		await options.session.exporters?.finalize(exporterResponse, { signal: options.signal });
 	}
 	return { exporterResponse, exporterResponses, metadata: made.metadata };
+}
+
+async function showFailedProcess(
+	error: unknown,
+	bridge: JobBridge,
+	{ onFailedProcess, signal }: BuildOptions,
+): Promise<void> {
+	const failed = onFailedProcess === undefined || signal.aborted ? undefined : bridge.failedStep(error);
+	const step = failed?.op === undefined ? undefined : fromOpMessage(OpMessage.decode(failed.op));
+	if (failed !== undefined && step?.kind === "exec") {
+		await onFailedProcess?.({
+			error: toError(error),
+			step,
+			before: failed.inputs,
+			after: failed.mounts,
+			newContainer: (request, containerOptions) => bridge.newContainer(request, containerOptions),
+		});
+	}
 }
 
 /** What the client wants to be done with a result that it has seen the metadata of. */

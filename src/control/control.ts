@@ -1,6 +1,9 @@
+import type { SlipwayError } from "../errors/errors.ts";
 import type { ExporterFactory } from "../exporter/exporter.ts";
 import type {
+	FailedStep,
 	Frontend,
+	FrontendBridge,
 	ResolvedSource,
 	ResolveSourceRequest,
 	SourceIdentity,
@@ -8,6 +11,7 @@ import type {
 	WorkerIdentity,
 } from "../frontend/frontend.ts";
 import type { Definition } from "../llb/llb.ts";
+import type { ExecOp } from "../llb/op.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { Platform } from "../oci/platform.ts";
 import type { ProgressSink } from "../progress/progress.ts";
@@ -80,8 +84,19 @@ export interface BuildOptions {
 	readonly sourceVerifier?: SourceVerifier;
 	/** Gets the documents of images that exporters make: manifests, configs. */
 	readonly keepDocument?: (digest: Digest, document: Uint8Array) => void;
+	/** Called with a process that failed, before the build ends with its error: what it left can be looked at until it resolves. */
+	readonly onFailedProcess?: (failed: FailedProcess) => Promise<void>;
 	/** Told at the end why steps ran, also of a build that failed. */
 	readonly explain?: (explanation: Explanation) => void;
+}
+
+/** A step of a process that failed, as it was. By number of its mounts: their trees before the process, and when it ended. */
+export interface FailedProcess {
+	readonly error: SlipwayError;
+	readonly step: ExecOp;
+	readonly before: FailedStep["inputs"];
+	readonly after: FailedStep["mounts"];
+	readonly newContainer: FrontendBridge["newContainer"];
 }
 
 /** A client that decides about sources while its build runs (`PolicyVerifier` of its session). */
