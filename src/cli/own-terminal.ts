@@ -28,7 +28,18 @@ export function ownTerminal(): Terminal {
 		interrupted: interrupt.signal,
 		async openEngine(options) {
 			const { openEngine } = await import("../daemon/engine.ts");
-			return openEngine(options);
+			const { collectOccasionally } = await import("../daemon/occasional-collection.ts");
+			const engine = await openEngine(options);
+			return {
+				...engine,
+				async build(request, buildOptions) {
+					try {
+						return await engine.build(request, buildOptions);
+					} finally {
+						await collectOccasionally(engine, { signal: interrupt.signal, warn: options.warn });
+					}
+				},
+			};
 		},
 	};
 }
