@@ -82,12 +82,12 @@ class LimitedStream {
 
 	#limit(): { readonly limit: number; readonly reason: string } {
 		const { maxBytes, maxBytesPerSecond } = this.#limits;
-		const seconds = Math.ceil((this.#now() - this.#started) / 1000);
-		const bySpeed = maxBytesPerSecond === -1 ? -1 : seconds * maxBytesPerSecond;
-		if (bySpeed !== -1 && (maxBytes === -1 || bySpeed <= maxBytes)) {
-			return { limit: bySpeed, reason: `${binarySize(maxBytesPerSecond)}/s` };
-		}
-		return { limit: maxBytes, reason: binarySize(maxBytes) };
+		const seconds = Math.max(1, Math.ceil((this.#now() - this.#started) / 1000));
+		const bySpeed = seconds * maxBytesPerSecond;
+		// As with BuildKit, no limit of size is no limit of speed either.
+		return maxBytesPerSecond !== -1 && bySpeed <= maxBytes
+			? { limit: bySpeed, reason: `${binarySize(maxBytesPerSecond)}/s` }
+			: { limit: maxBytes, reason: binarySize(maxBytes) };
 	}
 
 	#remember(chunk: Uint8Array): void {
@@ -102,8 +102,10 @@ class LimitedStream {
 	}
 }
 
+const binaryUnits = ["B", "KiB", "MiB", "GiB", "TiB"] as const;
+
+/** As Go's `%#g` of a size: `2MiB`, `1.46484375KiB`. */
 function binarySize(bytes: number): string {
-	return bytes >= 1024 * 1024
-		? `${Number((bytes / 1024 / 1024).toFixed(3))}MiB`
-		: `${Number((bytes / 1024).toFixed(3))}KiB`;
+	const exponent = bytes < 1024 ? 0 : Math.min(4, Math.floor(Math.log2(bytes) / 10));
+	return `${bytes / 1024 ** exponent}${binaryUnits[exponent]}`;
 }
