@@ -35,6 +35,7 @@ import type { Frontend, WorkerIdentity } from "../frontend/frontend.ts";
 import type { Digest } from "../oci/digest.ts";
 import { hostPlatforms } from "../oci/host-platforms.ts";
 import type { Platform } from "../oci/platform.ts";
+import { readCertsDirectories } from "../registry/certs-directory.ts";
 import { createRegistryClient } from "../registry/client.ts";
 import type { RegistryHostConfig } from "../registry/registry.ts";
 import { createAzureBackend } from "../remotecache/azblob-backend.ts";
@@ -116,7 +117,7 @@ export interface EngineOptions {
 	readonly maxParallelism?: number;
 	/** What clients may ask for; default everything. */
 	readonly entitlements?: readonly Entitlement[];
-	/** By host. */
+	/** By host; default: what Docker's and podman's directories of certificates say. */
 	readonly registries?: Readonly<Record<string, RegistryHostConfig>>;
 	/** Transfers at the same time per registry. */
 	readonly maxRegistryConcurrency?: number;
@@ -182,7 +183,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 	const registry = stack.use(
 		createRegistryClient({
 			proxy: proxyOf(options.env),
-			...(options.registries === undefined ? {} : { hosts: options.registries }),
+			hosts: options.registries ?? readCertsDirectories(certsDirectories(options.env)),
 			...(options.maxRegistryConcurrency === undefined
 				? {}
 				: { maxConcurrency: options.maxRegistryConcurrency }),
@@ -382,6 +383,13 @@ function enterOwnMounts(): () => void {
 			hideUnifiedHierarchy();
 		}
 	};
+}
+
+/** Where Docker and podman look for registries' certificates, the user's own first. */
+function certsDirectories(env: EngineOptions["env"]): readonly string[] {
+	const home = env["HOME"];
+	const own = home === undefined || home === "" ? [] : [join(home, ".config")];
+	return [...own, "/etc"].flatMap((base) => [join(base, "docker/certs.d"), join(base, "containers/certs.d")]);
 }
 
 /** The proxies of the environment, in either spelling, for what the builder itself fetches. */

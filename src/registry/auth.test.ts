@@ -134,6 +134,34 @@ test("bearer: tokens per scope, shared by requests at the same time, kept until 
 		assert.equal(registry.log.filter((line) => !line.includes("Bearer")).length, 1, "one challenge");
 	}));
 
+test("bearer: a client that gets tokens itself is not asked for its login", () =>
+	withServers(async ({ registry, tokens, client }) => {
+		registry.auth = {
+			accepts: (header) => header === "Bearer mine",
+			challenge: `Bearer realm="http://${tokens.host}/token",service="s"`,
+		};
+		const requests: unknown[] = [];
+		const auth = createRegistryAuth(
+			() => assert.fail("the login stays with the client"),
+			async (request) => {
+				requests.push(request);
+				return { token: "mine", expiresInSeconds: 0 };
+			},
+		);
+		const repository = client.repository({ domain: registry.host, path: "a/b" }, { auth });
+		await repository.resolve("v1", { signal });
+		await repository.resolve("v1", { signal });
+		assert.deepEqual(requests, [
+			{
+				host: registry.host,
+				realm: `http://${tokens.host}/token`,
+				service: "s",
+				scopes: ["repository:a/b:pull"],
+			},
+		]);
+		assert.deepEqual(tokens.log, []);
+	}));
+
 test("bearer: a token that is no longer accepted is got again, once", () =>
 	withServers(async (setup) => {
 		const { registry, tokens } = setup;

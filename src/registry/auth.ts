@@ -20,6 +20,17 @@ export type GetCredentials = (
 	options: { readonly signal: AbortSignal },
 ) => Promise<Credentials | undefined>;
 
+/** A token that the client itself gets from the service, so that its login stays with it; undefined: it does not do that. */
+export type FetchToken = (
+	request: {
+		readonly host: string;
+		readonly realm: string;
+		readonly service: string;
+		readonly scopes: readonly string[];
+	},
+	options: { readonly signal: AbortSignal },
+) => Promise<{ readonly token: string; readonly expiresInSeconds: number } | undefined>;
+
 /**
  * The logins of one user and the tokens that were got with them. Whoever may use these logins shares one such object; different
  * users never do.
@@ -60,8 +71,8 @@ export interface AuthContext {
 /** Requests that need no login, and registries that want none. */
 export const noCredentials: GetCredentials = async () => undefined;
 
-export function createRegistryAuth(credentials: GetCredentials): RegistryAuth {
-	return new Logins(credentials);
+export function createRegistryAuth(credentials: GetCredentials, clientToken?: FetchToken): RegistryAuth {
+	return new Logins(credentials, clientToken ?? (async () => undefined));
 }
 
 type Way =
@@ -70,7 +81,8 @@ type Way =
 			readonly kind: "bearer";
 			readonly realm: URL;
 			readonly service: string | undefined;
-			readonly credentials: Credentials | undefined;
+			/** Asked for once, when the first token is wanted. */
+			credentials: Promise<Credentials | undefined> | undefined;
 			readonly tokens: Map<string, Token>;
 	  };
 
@@ -88,11 +100,13 @@ const maxTokens = 1000;
 
 class Logins implements RegistryAuth {
 	readonly #credentials: GetCredentials;
+	readonly #clientToken: FetchToken;
 	readonly #ways = new Map<string, Way>();
 	readonly #flights = createSingleFlight<string, Token>();
 
-	constructor(credentials: GetCredentials) {
+	constructor(credentials: GetCredentials, clientToken: FetchToken) {
 		this.#credentials = credentials;
+		this.#clientToken = clientToken;
 	}
 
 	async authorize(context: AuthContext, scopes: readonly string[]): Promise<Authorization | undefined> {
@@ -113,7 +127,7 @@ class Logins implements RegistryAuth {
 		try {
 			token = await this.#flights.run(
 				`${context.origin} ${key}`,
-				(signal) => fetchToken(way, wanted, { ...context, signal }),
+				(signal) => this.#fetchToken(way, wanted, { ...context, signal }),
 				context,
 			);
 		} catch (thrown) {
@@ -171,20 +185,38 @@ class Logins implements RegistryAuth {
 			}
 			return wanted;
 		}
-		const credentials = await this.#credentials(context.host, context);
+		this.#ways.set(context.origin, {
+			kind: "bearer",
+			realm,
+			service,
+			credentials: undefined,
+			tokens: new Map(),
+		});
+		return wanted;
+	}
+
+	/** From the client if it does that, else from the service with the client's login. */
+	async #fetchToken(way: Bearer, scopes: readonly string[], context: AuthContext): Promise<Token> {
+		const { host, origin, signal } = context;
+		const { realm, service = "" } = way;
+		const given = await this.#clientToken({ host, realm: realm.href, service, scopes }, { signal });
+		if (given !== undefined) {
+			return toToken(given.token, given.expiresInSeconds, `token of the client for ${host}`);
+		}
+		way.credentials ??= this.#credentials(host, { signal });
+		const credentials = await way.credentials;
 		if (
 			credentials !== undefined &&
 			realm.protocol === "http:" &&
-			context.origin.startsWith("https:") &&
+			origin.startsWith("https:") &&
 			!isLoopback(realm.host)
 		) {
 			throw new SlipwayError(
 				"permission-denied",
-				`registry ${context.host} asks to send its login over plain http to ${redactUrl(realm.href)}, which is refused`,
+				`registry ${host} asks to send its login over plain http to ${redactUrl(realm.href)}, which is refused`,
 			);
 		}
-		this.#ways.set(context.origin, { kind: "bearer", realm, service, credentials, tokens: new Map() });
-		return wanted;
+		return fetchToken(way, credentials, scopes, context);
 	}
 
 	async #learnBasic(context: AuthContext, sent: Authorization | undefined): Promise<"same" | undefined> {
@@ -231,8 +263,12 @@ export function normalizeScopes(scopes: readonly string[]): readonly string[] {
 type Bearer = Extract<Way, { kind: "bearer" }>;
 
 /** https://distribution.github.io/distribution/spec/auth/token/ and …/oauth/ */
-async function fetchToken(way: Bearer, scopes: readonly string[], context: AuthContext): Promise<Token> {
-	const { credentials } = way;
+async function fetchToken(
+	way: Bearer,
+	credentials: Credentials | undefined,
+	scopes: readonly string[],
+	context: AuthContext,
+): Promise<Token> {
 	try {
 		if (credentials?.kind === "identity-token") {
 			return await post(way, scopes, context, {
@@ -241,7 +277,7 @@ async function fetchToken(way: Bearer, scopes: readonly string[], context: AuthC
 			});
 		}
 		try {
-			return await get(way, scopes, context);
+			return await get(way, credentials, scopes, context);
 		} catch (thrown) {
 			// Some services take a password only in the newer form; they answer the older one as if it were wrong or unknown.
 			const status = refusedStatus.get(thrown as object);
@@ -257,7 +293,12 @@ async function fetchToken(way: Bearer, scopes: readonly string[], context: AuthC
 	}
 }
 
-function get(way: Bearer, scopes: readonly string[], context: AuthContext): Promise<Token> {
+function get(
+	way: Bearer,
+	credentials: Credentials | undefined,
+	scopes: readonly string[],
+	context: AuthContext,
+): Promise<Token> {
 	const url = new URL(way.realm);
 	if (way.service !== undefined) {
 		url.searchParams.append("service", way.service);
@@ -265,7 +306,6 @@ function get(way: Bearer, scopes: readonly string[], context: AuthContext): Prom
 	for (const scope of scopes) {
 		url.searchParams.append("scope", scope);
 	}
-	const { credentials } = way;
 	return ask(context, "GET", url, {
 		headers: credentials?.kind === "basic" ? { authorization: basicHeader(credentials) } : {},
 	});
@@ -328,12 +368,15 @@ function readToken(bytes: Uint8Array, what: string): Token {
 		// Not the parser's message: it quotes the text, which may hold a token.
 		throw new SlipwayError("unavailable", `${what} is not JSON`);
 	}
-	const token = document["access_token"] || document["token"];
+	const life = document["expires_in"];
+	const seconds = typeof life === "number" && life > 0 ? life : defaultLifeSeconds;
+	return toToken(document["access_token"] || document["token"], seconds, what);
+}
+
+function toToken(token: unknown, seconds: number, what: string): Token {
 	if (typeof token !== "string" || !/^[\x21-\x7e]+$/.test(token)) {
 		throw new SlipwayError("unavailable", `${what} has no token`);
 	}
-	const life = document["expires_in"];
-	const seconds = typeof life === "number" && life > 0 ? life : defaultLifeSeconds;
 	// Counted from now, since clocks differ, and a little less, since it is used a little later.
-	return { header: `Bearer ${token}`, expiresAt: Date.now() + seconds * 900 };
+	return { header: `Bearer ${token}`, expiresAt: Date.now() + (seconds || defaultLifeSeconds) * 900 };
 }

@@ -114,10 +114,13 @@ export function createReader(options: ReaderOptions): RepositoryReader {
 	};
 
 	return {
-		resolve: async (target, { signal }) => {
+		resolve: async (target, { signal, withBytes = false }) => {
 			const name = nameOf(domain, path, target);
 			const digest = isDigest(target) ? target : undefined;
 			using _slot = await slots.documents.acquire({ signal });
+			if (withBytes) {
+				return getDocument(target, digest, signal);
+			}
 			let head: Answer;
 			try {
 				head = await ask({ method: "HEAD", headers: { accept }, signal }, `manifests/${target}`, name);

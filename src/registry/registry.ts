@@ -48,7 +48,11 @@ export interface RepositoryReader {
 	 */
 	resolve(
 		target: string,
-		options: { readonly signal: AbortSignal },
+		options: {
+			readonly signal: AbortSignal;
+			/** The caller will want the bytes: they are asked for at once. Default false. */
+			readonly withBytes?: boolean;
+		},
 	): Promise<{ readonly descriptor: Descriptor; readonly bytes?: Uint8Array }>;
 	/** A manifest or index by digest, verified. */
 	manifest(

@@ -193,21 +193,31 @@ export function authOf(sessions: readonly Session[]): RegistryAuth {
 	const key = sessions.map((session) => session.id).join(" ");
 	const auth =
 		known.get(key) ??
-		createRegistryAuth(async (host, options) => {
-			for (const session of sessions) {
-				const credentials = await session.auth.credentials(host, options).catch((thrown: unknown) => {
-					// A client that offers no logins, or has gone.
-					if (thrown instanceof SlipwayError && (thrown.code === "not-found" || session.closed.aborted)) {
-						return undefined;
-					}
-					throw thrown;
-				});
-				if (credentials !== undefined) {
-					return credentials;
-				}
-			}
-			return undefined;
-		});
+		createRegistryAuth(
+			(host, options) => firstAnswer(sessions, (session) => session.auth.credentials(host, options)),
+			(request, options) =>
+				firstAnswer(sessions, async (session) => session.auth.tokens?.fetch(request, options)),
+		);
 	known.set(key, auth);
 	return auth;
+}
+
+/** Of the first session that has one. */
+async function firstAnswer<T>(
+	sessions: readonly Session[],
+	ask: (session: Session) => Promise<T | undefined>,
+): Promise<T | undefined> {
+	for (const session of sessions) {
+		const answer = await ask(session).catch((thrown: unknown) => {
+			// A client that offers no logins, or has gone.
+			if (thrown instanceof SlipwayError && (thrown.code === "not-found" || session.closed.aborted)) {
+				return undefined;
+			}
+			throw thrown;
+		});
+		if (answer !== undefined) {
+			return answer;
+		}
+	}
+	return undefined;
 }
