@@ -4,6 +4,8 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync, statfsSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { DaemonBench } from "./support/daemon.ts";
 import { busyboxBase, program, Workbench } from "./support/slipway.ts";
 import { tool } from "./support/tools.ts";
 
@@ -176,4 +178,24 @@ test("the background builder answers for its own disk, and prune spares what a b
 	assert.equal(code, 0, stderr);
 	const before = usedBytes(background.root);
 	assertClose(total(run(["prune", "--force"])), before - usedBytes(background.root), "prune");
+});
+
+test("a daemon keeps to its policy without being asked", async () => {
+	await using daemons = new DaemonBench();
+	const { root, dir, address } = daemons;
+	for (const name of ["one", "two", "three"]) {
+		const context = bench.context({ Dockerfile: "FROM scratch\nCOPY f /\n", f: randomBytes(15 << 20) });
+		await bench.build(["--root", root, "-o", `type=oci,dest=${join(dir, name)}`, context]);
+	}
+	const config = join(dir, "buildkitd.toml");
+	writeFileSync(config, '[[worker.oci.gcpolicy]]\nall = true\nmaxUsedSpace = "40MB"\n');
+	assert.ok(usedBytes(root) > 80e6);
+	await daemons.startDaemon({ flags: ["--config", config] });
+	for (let waited = 0; usedBytes(root) > 45e6; waited++) {
+		assert.ok(waited < 200, `${usedBytes(root)} bytes are still used`);
+		await sleep(100);
+	}
+	const shown = tool(program, ["du", "--builder", address]);
+	assertClose(total(shown), usedBytes(root), shown);
+	assert.ok(total(shown) > 20e6, "no more than the policy asks for is removed");
 });
