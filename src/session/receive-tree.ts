@@ -55,6 +55,8 @@ export async function receiveTree(
 
 /** Bytes of content per batch; one is written while the next is filled. */
 const blockBytes = 1 << 20;
+/** A message is 32 KiB of BuildKit's clients, 256 KiB of ours. */
+const slackBytes = 320 << 10;
 /** Operations per batch, so that a thread is not taken for long. */
 const maxOperations = 1000;
 /** What this thread writes itself when it is all there is: less than handing it over costs. */
@@ -258,9 +260,7 @@ class Receiver {
 
 	/** Shared with the thread, not copied to it. It holds a batch and the message that filled it up. */
 	#grow(needed: number): void {
-		const block = new Uint8Array(
-			new SharedArrayBuffer(Math.max(blockBytes + (64 << 10), needed, this.#block.length === 0 ? 0 : needed)),
-		);
+		const block = new Uint8Array(new SharedArrayBuffer(Math.max(blockBytes + slackBytes, needed)));
 		block.set(this.#block.subarray(0, this.#filled));
 		this.#block = block;
 	}
