@@ -35,13 +35,38 @@ export function hideUnifiedHierarchy(): void {
 	}
 }
 
+export type CgroupController = "cpu" | "cpuset" | "memory" | "pids";
+
+/** True if groups of this machine can be limited by it. `root` is for tests. */
+export function hasController(
+	name: CgroupController,
+	version: CgroupVersion,
+	root: string = cgroupRoot,
+): boolean {
+	switch (version) {
+		case "none":
+			return false;
+		case "v1":
+			return existsSync(`${root}/${name}/cgroup.procs`);
+		case "v2":
+			try {
+				return readFileSync(`${root}/cgroup.controllers`, "utf8").trim().split(" ").includes(name);
+			} catch {
+				return false;
+			}
+	}
+}
+
 const mostProcesses = 32_768;
 
 /**
  * How many processes and threads a step may have at once: a quarter of what the machine can have, so that one that forks without
- * end leaves enough to everybody else.
+ * end leaves enough to everybody else. Undefined where that cannot be limited.
  */
-export function defaultPidsLimit(): number {
+export function defaultPidsLimit(version: CgroupVersion): number | undefined {
+	if (!hasController("pids", version)) {
+		return undefined;
+	}
 	const limits = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"].map((file) => {
 		try {
 			return Number(readFileSync(file, "utf8"));

@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { canceled, SlipwayError, wrap } from "../errors/errors.ts";
+import { canceled, SlipwayError } from "../errors/errors.ts";
 import type { RuntimeMount } from "../oci/runtime-spec.ts";
 import { listMounts, mount, unmount } from "../sys/mount.ts";
 import { idsOfNamespace } from "../sys/namespace.ts";
@@ -60,7 +60,7 @@ class OciExecutor implements Executor {
 		this.#options.beforeMounts?.();
 		this.#runtime ??= this.#options.findRuntime();
 		this.#cgroups ??= cgroupVersion();
-		this.#pidsLimit ??= defaultPidsLimit();
+		this.#pidsLimit ??= defaultPidsLimit(this.#cgroups);
 		const bundle = join(this.#containers, run.id);
 		mkdirSync(bundle, { recursive: true, mode: 0o711 });
 		try {
@@ -127,7 +127,7 @@ class OciExecutor implements Executor {
 				resolvConf: writeInto(bundle, "resolv.conf", nameservers),
 				cgroupsPath: cgroup.path,
 				resources: cgroup.resources,
-				pidsLimit: cgroup.path === undefined ? undefined : this.#pidsLimit,
+				pidsLimit: this.#pidsLimit,
 				networkNamespace: network.namespacePath,
 				cgroupNamespace: this.#cgroups === "v2",
 				ids,
@@ -283,9 +283,10 @@ function selectPath(tree: string, selector: string, destination: string): string
 		readdirSync(path);
 	} catch (error) {
 		if ((error as NodeJS.ErrnoException).code === "ENOENT") {
-			throw wrap(
-				error,
+			throw new SlipwayError(
+				"not-found",
 				`failed to mount ${destination}: ${selector}: no such file or directory in the source of the mount`,
+				{ cause: error },
 			);
 		}
 	}

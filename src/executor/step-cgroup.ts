@@ -2,7 +2,7 @@ import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmdirSync, w
 import { join } from "node:path";
 import { SlipwayError, toError } from "../errors/errors.ts";
 import { createEventCounter, type EventCounter } from "../sys/event-counter.ts";
-import { type CgroupVersion, cgroupRoot } from "./cgroups.ts";
+import { type CgroupController, type CgroupVersion, cgroupRoot, hasController } from "./cgroups.ts";
 import type { Resources } from "./executor.ts";
 
 /**
@@ -33,14 +33,9 @@ export interface StepCgroupOptions {
 export function createStepCgroup(options: StepCgroupOptions): StepCgroup {
 	const { version, parent, id, resources } = options;
 	const path = `${parent}/${id}`;
+	checkControllers(options);
 	switch (version) {
 		case "none":
-			if (resources !== undefined) {
-				throw new SlipwayError(
-					"failed-precondition",
-					"limits of memory and CPU need control groups, and none are mounted",
-				);
-			}
 			return plain(undefined, resources);
 		case "v2":
 			return versionTwo(path, options);
@@ -50,6 +45,25 @@ export function createStepCgroup(options: StepCgroupOptions): StepCgroup {
 				: versionOne(path, options);
 	}
 }
+
+function checkControllers({ version, resources = {}, root }: StepCgroupOptions): void {
+	const wanted: readonly (readonly [CgroupController, readonly (string | number | undefined)[]])[] = [
+		["memory", [resources.memory, resources.memorySwap]],
+		["cpu", [resources.cpuShares, resources.cpuPeriod, resources.cpuQuota]],
+		["cpuset", [resources.cpusetCpus, resources.cpusetMems]],
+	];
+	for (const [controller, values] of wanted) {
+		if (values.some((value) => value !== undefined) && !hasController(controller, version, root)) {
+			throw new SlipwayError(
+				"failed-precondition",
+				`a step cannot be limited as asked: this machine's control groups have no ${controller} controller`,
+			);
+		}
+	}
+}
+
+/** The group that the runtime makes in ours. */
+const inner = "step";
 
 /** Nothing around what the runtime makes. */
 function plain(path: string | undefined, resources: Resources | undefined): StepCgroup {
@@ -68,7 +82,7 @@ export function removeStepCgroup(path: string, root: string = cgroupRoot): void 
 function versionTwo(path: string, { resources, root = cgroupRoot }: StepCgroupOptions): StepCgroup {
 	const outer = join(root, path);
 	return {
-		path: `${path}/step`,
+		path: `${path}/${inner}`,
 		outerPath: path,
 		resources,
 		wasOutOfMemory: () => readCounter(join(outer, "memory.events"), "oom_kill") > 0,
@@ -103,7 +117,7 @@ function versionOne(path: string, { resources = {}, root = cgroupRoot }: StepCgr
 	}
 	let seen = false;
 	return {
-		path: `${path}/step`,
+		path: `${path}/${inner}`,
 		outerPath: path,
 		resources: {
 			...resources,
@@ -143,11 +157,14 @@ function askForOom(group: string, events: EventCounter): void {
 	}
 }
 
+/** With what the runtime made in it and did not come to remove. */
 function removeGroup(path: string): void {
-	try {
-		rmdirSync(path);
-	} catch {
-		// Not there in this hierarchy, or still in use: `sweep` of the next builder tries again.
+	for (const group of [join(path, inner), path]) {
+		try {
+			rmdirSync(group);
+		} catch {
+			// Not there in this hierarchy, or still in use: `sweep` of the next builder tries again.
+		}
 	}
 }
 
