@@ -53,20 +53,32 @@ interface Both extends AsyncDisposable {
 }
 
 /** A client and a daemon in this process, with everything between them that there is in life but the network. */
-async function connect(lends: Partial<LocalSessionOptions>): Promise<Both> {
+async function connect(
+	lends: Partial<LocalSessionOptions>,
+	/** Told of bytes that come to the daemon; false breaks the connection. */
+	passes: (bytes: number) => boolean = () => true,
+): Promise<Both> {
 	const accepted = Promise.withResolvers<RemoteSession>();
 	const daemon = serveGrpc([
 		serve(control.session, async (stream, call) => {
 			call.sendHeaders();
 			await using session = acceptSession(stream, { metadata: call.metadata, pool });
 			accepted.resolve(session);
+			broken = passes;
 			await new Promise<void>((resolve) => {
 				session.closed.addEventListener("abort", () => resolve());
 				call.signal.addEventListener("abort", () => resolve());
 			});
 		}),
 	]);
+	let broken: (bytes: number) => boolean = () => true;
 	const [a, b] = duplexPair();
+	b.on("data", (chunk: Uint8Array) => {
+		if (!broken(chunk.length)) {
+			a.destroy();
+			b.destroy();
+		}
+	});
 	const running = daemon.accept(b);
 	const channel = openChannel(a);
 	const served = await serveSession(
@@ -384,4 +396,36 @@ test("a client that goes away closes its session, and what waits for it fails", 
 	}
 	assert.ok(both.session.closed.reason instanceof SlipwayError);
 	await assert.rejects(both.session.secrets.secret("s", { signal }), { code: "canceled" });
+});
+
+test("a connection that breaks after any number of bytes ends what is under way, and nothing else", async () => {
+	const [source, file] = [directory(), join(directory(), "out")];
+	for (let each = 0; each < 40; each++) {
+		writeFileSync(join(source, `f${each}`), Buffer.alloc(3000 * each, "x"));
+	}
+	for (let cut = 0; cut < 40; cut++) {
+		const target = directory();
+		let left = cut ** 3 * 40;
+		await using both = await connect(
+			{ directories: { context: { path: source } }, outputs: [fileOutput(file)] },
+			(bytes) => {
+				left -= bytes;
+				return left >= 0;
+			},
+		);
+		const work = Promise.allSettled([
+			both.session.files.sync(request("context", target), { signal }),
+			(async () => {
+				const stream = await remote(both.session.output(0)).stream.open({});
+				await stream.write(Buffer.alloc(100_000));
+				await stream.close();
+			})(),
+		]);
+		const [synced] = await work;
+		if (synced.status === "fulfilled") {
+			assert.equal(readdirSync(target).length, 40);
+		} else {
+			assert.ok(synced.reason instanceof SlipwayError, String(synced.reason));
+		}
+	}
 });
