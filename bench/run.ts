@@ -9,6 +9,7 @@ import { join, resolve } from "node:path";
 import { measureFrontend } from "./frontend.ts";
 import { measureAptCache, measureSharedMount } from "./mounts.ts";
 import { buildah, buildkit, type Measurement, type Peer, slipway } from "./peers.ts";
+import { measureRemoteCache } from "./remote-cache.ts";
 
 interface Benchmark {
 	readonly name: string;
@@ -216,6 +217,9 @@ try {
 	}
 	if (wanted.length === 0 || wanted.includes("frontend")) {
 		missed += measureFrontend(options, { runs, target: 2 });
+	}
+	if (wanted.length === 0 || wanted.includes("remote-cache")) {
+		missed += await measureRemoteCache({ base, work, runs, target: 0.8 });
 	}
 	if (wanted.length === 0 || wanted.includes("shared-mount")) {
 		missed += await measureSharedMount({ work, runs, target: 1.5 });

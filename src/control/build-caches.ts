@@ -6,12 +6,15 @@ import { nameOf } from "../remotecache/cache-name.ts";
 import type { ImportedSource } from "../remotecache/imported-source.ts";
 import type { RemoteCaches } from "../remotecache/remote-caches.ts";
 import type { CacheOptions } from "../remotecache/remotecache.ts";
-import type { CacheKey, Job, StepContext } from "../solver/solver.ts";
+import { EarlyUploads } from "../remotecache/uploads.ts";
+import type { CacheKey, Job, StepContext, Vertex } from "../solver/solver.ts";
 import type { Output } from "../worker/worker.ts";
 import type { BuildOptions } from "./control.ts";
 
 /** The imported and exported caches of one build. */
-export interface BuildCaches {
+export interface BuildCaches extends AsyncDisposable {
+	/** What a step has just made: if all steps are exported, it is on its way while others run. */
+	made(vertex: Vertex, outputs: readonly Output[]): void;
 	/**
 	 * What these caches know, in order; each is read once. One that can't be had is shown as a failed step with a warning and is left
 	 * out: a build does not depend on caches.
@@ -99,7 +102,20 @@ export function openBuildCaches(
 	for (const entry of request.cacheImports) {
 		void importOf(entry);
 	}
+	const early = new EarlyUploads(
+		exports.targets
+			.filter(({ mode }) => mode === "max")
+			.map(({ target, uploads }) => ({ form: target.form, uploads })),
+	);
 	return {
+		made: ({ options: { exportCache } }, outputs) => {
+			for (const ref of exportCache === false ? [] : outputs) {
+				if (ref !== undefined) {
+					early.add(ref);
+				}
+			}
+		},
+		[Symbol.asyncDispose]: () => early[Symbol.asyncDispose](),
 		sources: async (entries) => {
 			const all = await Promise.all(entries.map(importOf));
 			return all.filter((source) => source !== undefined);

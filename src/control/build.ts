@@ -61,6 +61,7 @@ async function attempt(
 	const client: JobClient = {
 		session: options.session,
 		...(mounts?.forSteps === undefined ? {} : { travellingMounts: mounts.forSteps }),
+		onOutputs: (vertex, outputs) => caches?.made(vertex, outputs),
 		...(limits === undefined ? {} : { limits }),
 		// Others show the error and are gone.
 		...(isGateway(request) || options.onFailedProcess !== undefined
@@ -71,7 +72,7 @@ async function attempt(
 	const progress = explained?.progress ?? options.progress;
 	await using job = services.solver.openJob({ id: request.ref, progress, client });
 	const { sourcePolicies = [], cacheImports = [], cacheExports = [] } = request;
-	const caches =
+	await using caches =
 		services.caches &&
 		openBuildCaches(services.caches, job, { cacheImports, cacheExports }, options, imports);
 	await using bridge = createBridge(job, services, {

@@ -6,6 +6,7 @@ import type { CacheKey, CacheSource, KeyReader, StepContext } from "../solver/so
 import type { CacheChains, ChainItem, ChainLink } from "./chains.ts";
 import { recordDigest } from "./imported-source.ts";
 import type { BlobForm, CacheBlob, CacheResult, ExportMode } from "./remotecache.ts";
+import { blobOptions } from "./uploads.ts";
 
 type Output = ImmutableRef | undefined;
 
@@ -210,18 +211,10 @@ class Walk {
 			return undefined;
 		}
 		const { form, context } = this.#options;
-		const { signal, progress, vertex } = context;
-		const options = {
-			compression: form.compression,
-			...(form.level === undefined ? {} : { level: form.level }),
-			force: form.force,
-			signal,
-			progress,
-			vertex,
-		};
+		const options = blobOptions(form, context);
 		if (want === "known") {
 			return await ref.knownBlobs(options).catch((thrown: unknown): readonly LayerBlob[] | undefined => {
-				signal.throwIfAborted();
+				context.signal.throwIfAborted();
 				toError(thrown);
 				return undefined;
 			});

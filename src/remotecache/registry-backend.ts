@@ -76,7 +76,7 @@ export function createRegistryBackend({ openRepository, sources }: RegistryBacke
 				read: async ({ signal }) => {
 					const found =
 						reference.digest === undefined
-							? await repository.resolve(reference.tag ?? "latest", { signal })
+							? await repository.resolve(reference.tag ?? "latest", { signal, withBytes: true })
 							: await repository.manifest(reference.digest, { signal });
 					const root = found.bytes ?? (await repository.manifest(found.descriptor.digest, { signal })).bytes;
 					const caches = await readArtifact(
@@ -117,7 +117,7 @@ function mountStore(repository: Repository, reference: Reference): ObjectStore {
 			return await repository.pushManifest({ bytes: manifest.bytes, mediaType }, [tag], { signal });
 		},
 		configs: async ({ signal }) => {
-			const { descriptor, bytes } = await repository.resolve(tag, { signal });
+			const { descriptor, bytes } = await repository.resolve(tag, { signal, withBytes: true });
 			const root = bytes ?? (await repository.manifest(descriptor.digest, { signal })).bytes;
 			const config = mountConfigIn(root);
 			return [verified(blobs.read(config, { signal }), config)];

@@ -17,6 +17,7 @@ import type {
 	ExportMode,
 	MountPlace,
 } from "./remotecache.ts";
+import { Uploads } from "./uploads.ts";
 
 type Output = ImmutableRef | undefined;
 
@@ -36,6 +37,7 @@ export interface CacheExports {
 
 export interface ExportPlan {
 	readonly target: CacheTarget;
+	readonly uploads: Uploads;
 	readonly mode: ExportMode;
 	/** The build fails if the export does (`ignore-error=false`). */
 	readonly required: boolean;
@@ -80,8 +82,12 @@ export function createRemoteCaches({ cache, local, backends }: RemoteCachesOptio
 					if (backend?.target === undefined) {
 						throw invalid(`unknown cache exporter: ${JSON.stringify(entry.type)}`);
 					}
+					const target = configured(`${entry.type} cache exporter`, () =>
+						backend.target?.(entry.attrs, session),
+					);
 					return {
-						target: configured(`${entry.type} cache exporter`, () => backend.target?.(entry.attrs, session)),
+						target,
+						uploads: new Uploads(target),
 						// BuildKit takes any other mode for `min`.
 						mode: entry.attrs["mode"] === "max" ? "max" : "min",
 						required: boolean(entry.attrs, "ignore-error") === false,
@@ -118,7 +124,12 @@ export function createRemoteCaches({ cache, local, backends }: RemoteCachesOptio
 			});
 		},
 		send: (plan, results, imported, context) =>
-			exportCache(plan.target, results, { mode: plan.mode, sources: [local, ...imported], context }),
+			exportCache(plan.target, results, {
+				mode: plan.mode,
+				sources: [local, ...imported],
+				context,
+				uploads: plan.uploads,
+			}),
 		inline: async (keys, layers, imported, context) => {
 			await using held = new AsyncDisposableStack();
 			const chains = new CacheChains();

@@ -8,7 +8,7 @@ import { fileOp } from "./file-op.ts";
 import { sourceOp } from "./source-op.ts";
 import { diffOp, mergeOp, passthroughOp } from "./stacking-ops.ts";
 import { withSlot } from "./step-limits.ts";
-import type { Output, VertexPayload, WorkerServices } from "./worker.ts";
+import { clientsOf, type Output, type VertexPayload, type WorkerServices } from "./worker.ts";
 
 /** What the solver calls to make an op for a vertex whose payload is a `VertexPayload`. */
 export function createOpResolver(
@@ -28,22 +28,25 @@ export function createOpResolver(
 				if (platform === undefined) {
 					throw new SlipwayError("internal", "the worker has no platform");
 				}
-				return withSlot(
-					execOp(
-						{
-							op,
-							loaded,
-							platform,
-							ignoreCache: vertex.options.ignoreCache,
-							resources: loaded.metadata?.linuxResources,
-						},
-						services,
-						cacheMounts,
+				return reporting(
+					vertex,
+					withSlot(
+						execOp(
+							{
+								op,
+								loaded,
+								platform,
+								ignoreCache: vertex.options.ignoreCache,
+								resources: loaded.metadata?.linuxResources,
+							},
+							services,
+							cacheMounts,
+						),
 					),
 				);
 			}
 			case "file":
-				return withSlot(fileOp(op, services, loaded.name));
+				return reporting(vertex, withSlot(fileOp(op, services, loaded.name)));
 			case "merge":
 				return mergeOp(op, services, loaded.name);
 			case "diff":
@@ -53,5 +56,19 @@ export function createOpResolver(
 			case "build":
 				return buildOp(op, { worker: services, builder, load: payload.loadNested });
 		}
+	};
+}
+
+/** Tells the builds that wait for the step what it has made. */
+function reporting(vertex: Vertex, op: Op<Output>): Op<Output> {
+	return {
+		...op,
+		execute: async (inputs, context) => {
+			const outputs = await op.execute(inputs, context);
+			for (const { onOutputs } of clientsOf(context)) {
+				onOutputs?.(vertex, outputs);
+			}
+			return outputs;
+		},
 	};
 }

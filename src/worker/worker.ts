@@ -6,7 +6,7 @@ import type { Definition, LoadedOp } from "../llb/llb.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { Platform } from "../oci/platform.ts";
 import type { Session } from "../session/session.ts";
-import type { Edge, StepContext } from "../solver/solver.ts";
+import type { Edge, StepContext, Vertex } from "../solver/solver.ts";
 import type { Source } from "../source/source.ts";
 import type { DeviceRegistry } from "./cdi-devices.ts";
 import type { StepLimits } from "./step-limits.ts";
@@ -59,6 +59,8 @@ export interface JobClient {
 	/** Wants what a step that fails leaves behind, and releases it. */
 	readonly keepFailed?: (step: FailedStepState) => void;
 	readonly limits?: StepLimits;
+	/** Told what a step has made by running; who wants to keep it clones it at once. */
+	readonly onOutputs?: (vertex: Vertex, outputs: readonly Output[]) => void;
 	readonly travellingMounts?: TravellingMounts;
 }
 
