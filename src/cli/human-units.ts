@@ -10,13 +10,7 @@ export function humanSize(bytes: number): string {
 		size /= 1000;
 		unit++;
 	}
-	return `${significant(size)}${units[unit]}`;
-}
-
-/** `%.4g` of C: more than three digits before the point come to an exponent. */
-function significant(value: number): string {
-	const text = Number(value.toPrecision(4));
-	return text >= 10_000 ? text.toExponential().replace(/e\+(\d)$/, "e+0$1") : String(text);
+	return `${Number(size.toPrecision(4))}${units[unit]}`;
 }
 
 const second = 1000;
