@@ -60,8 +60,8 @@ export interface BuildOptions {
 	readonly dockerfile?: DockerfileOptions;
 	/** A build graph, from `slipway/llb`. */
 	readonly definition?: Definition | State;
-	/** Directories by the names that `local()` sources have. */
-	readonly directories?: Readonly<Record<string, string>>;
+	/** Directories by the names that `local()` sources have: paths, or files that there are none of. */
+	readonly directories?: Readonly<Record<string, string | Files>>;
 	/** Directories with an OCI layout, by the names that `oci-layout://` contexts and sources have. */
 	readonly ociLayouts?: Readonly<Record<string, string>>;
 	/** Default: the result stays in the cache. */
@@ -80,11 +80,16 @@ export interface BuildOptions {
 	readonly signal?: AbortSignal;
 }
 
+/** Contents by path, as `src/main.js`; functions are called when the build begins. Modes are 0644, directories are made. */
+export type Files = Readonly<Record<string, FileContent>>;
+
+export type FileContent = string | Uint8Array | (() => Promise<string | Uint8Array>);
+
 export type Secret = string | Uint8Array | (() => Promise<string | Uint8Array | undefined>);
 
 export interface DockerfileOptions {
-	/** A directory, or a URL of a git repository or archive that the builder fetches. Default: no context. */
-	readonly context?: string;
+	/** A directory, files, or a URL of a git repository or archive that the builder fetches. Default: no context. */
+	readonly context?: string | Files;
 	/** Path of the Dockerfile. Default: `Dockerfile` in the context. */
 	readonly file?: string;
 	/** The Dockerfile itself, in place of a file. */

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import type { SolveRequest } from "../client/client.ts";
@@ -14,7 +14,7 @@ import { maxSecretBytes } from "../session/secrets.ts";
 import type { SessionOutput, SessionSecrets } from "../session/session.ts";
 import { createSshAgents } from "../session/ssh-agent.ts";
 import { dockerfileFromText } from "../session/stdin-context.ts";
-import type { BuildOptions, ByteSink, DockerfileOptions, OutputOptions, Secret } from "./library.ts";
+import type { BuildOptions, ByteSink, DockerfileOptions, Files, OutputOptions, Secret } from "./library.ts";
 
 /** A build as builders want it. Disposing it removes what was written for it. */
 export interface PreparedBuild extends AsyncDisposable {
@@ -28,11 +28,13 @@ export async function prepareBuild(ref: string, options: BuildOptions): Promise<
 		throw new SlipwayError("invalid-argument", "a build needs either a dockerfile or a definition");
 	}
 	await using cleanup = new AsyncDisposableStack();
-	const directories: Record<string, { readonly path: string }> = Object.fromEntries(
-		Object.entries(options.directories ?? {}).map(([name, path]) => [name, { path: resolve(path) }]),
-	);
+	const directories: Record<string, { readonly path: string }> = {};
+	for (const [name, files] of Object.entries(options.directories ?? {})) {
+		directories[name] = { path: await directoryOf(files, cleanup) };
+	}
 	const { definition, dockerfile } = options;
-	const frontendOptions = dockerfile === undefined ? {} : frontendOptionsOf(dockerfile, directories, cleanup);
+	const frontendOptions =
+		dockerfile === undefined ? {} : await frontendOptionsOf(dockerfile, directories, cleanup);
 	const outputs = options.outputs ?? [];
 	const cacheEntries = (list: BuildOptions["cacheFrom"] = []) =>
 		list.map(({ type, attrs = {} }) => ({ type, attrs }));
@@ -83,13 +85,35 @@ export function newId(): string {
 		.padStart(25, "0");
 }
 
-function frontendOptionsOf(
+/** The path of a directory, or of a new one with these files. */
+async function directoryOf(files: string | Files, cleanup: AsyncDisposableStack): Promise<string> {
+	if (typeof files === "string") {
+		return resolve(files);
+	}
+	const directory = mkdtempSync(join(tmpdir(), "slipway-files-"));
+	cleanup.defer(() => rmSync(directory, { recursive: true, force: true }));
+	for (const [name, content] of Object.entries(files)) {
+		const path = join(directory, name);
+		if (name === "" || !path.startsWith(`${directory}/`) || path.endsWith("/")) {
+			throw new SlipwayError(
+				"invalid-argument",
+				`invalid name of a file ${JSON.stringify(name)}: use a relative path`,
+			);
+		}
+		mkdirSync(dirname(path), { recursive: true });
+		writeFileSync(path, typeof content === "function" ? await content() : content, { mode: 0o644 });
+	}
+	return directory;
+}
+
+async function frontendOptionsOf(
 	dockerfile: DockerfileOptions,
 	directories: Record<string, { readonly path: string }>,
 	cleanup: AsyncDisposableStack,
-): Readonly<Record<string, string>> {
+): Promise<Readonly<Record<string, string>>> {
 	const options: Record<string, string> = { ...dockerfile.options };
-	const { context, file, text } = dockerfile;
+	const { context: given, file, text } = dockerfile;
+	const context = given === undefined ? undefined : await contextOf(given, cleanup);
 	if (file !== undefined && text !== undefined) {
 		throw new SlipwayError("invalid-argument", "a dockerfile is given by file or by text, not by both");
 	}
@@ -117,9 +141,7 @@ function frontendOptionsOf(
 	}
 	if (context === undefined) {
 		// Steps that copy from it find it empty, and nothing of the machine is lent by accident.
-		const empty = mkdtempSync(join(tmpdir(), "slipway-empty-"));
-		cleanup.defer(() => rmSync(empty, { recursive: true, force: true }));
-		directories["context"] = { path: empty };
+		directories["context"] = { path: await directoryOf({}, cleanup) };
 	}
 	const add = (prefix: string, values: Readonly<Record<string, string>> = {}): void => {
 		for (const [name, value] of Object.entries(values)) {
@@ -155,6 +177,10 @@ function frontendOptionsOf(
 		options["frontend.caps"] = "moby.buildkit.frontend.subrequests";
 	}
 	return options;
+}
+
+async function contextOf(context: string | Files, cleanup: AsyncDisposableStack): Promise<string> {
+	return typeof context === "string" ? context : await directoryOf(context, cleanup);
 }
 
 function secretsOf(secrets: Readonly<Record<string, Secret>>): SessionSecrets {
