@@ -1,10 +1,10 @@
 import { Op as OpMessage } from "../api/generated/ops.ts";
 import type { ImmutableRef } from "../cache/cache.ts";
 import { canceled, SlipwayError, toError } from "../errors/errors.ts";
-import type { BuildResult, ExportContext, Exporter } from "../exporter/exporter.ts";
+import type { BuildResult, Exporter } from "../exporter/exporter.ts";
 import type { FrontendRef, FrontendResult } from "../frontend/frontend.ts";
 import { fromOpMessage } from "../llb/op-from-message.ts";
-import type { CacheKey, Job } from "../solver/solver.ts";
+import type { CacheKey } from "../solver/solver.ts";
 import { stepLimitsOf } from "../worker/step-limits.ts";
 import type { JobClient, Output } from "../worker/worker.ts";
 import { createBridge, type JobBridge } from "./bridge.ts";
@@ -21,6 +21,8 @@ import type {
 } from "./control.ts";
 import { entitlementName } from "./entitlements.ts";
 import { createFailedSteps } from "./failed-steps.ts";
+import { runExporters } from "./run-exporters.ts";
+import { verifyPlatforms } from "./verify-platforms.ts";
 
 export function createController(services: ControllerServices): Controller {
 	return { build: (request, options) => build(services, request, options) };
@@ -97,13 +99,18 @@ async function attempt(
 	explained?.built(keys.values());
 	const inlineCache = caches?.inlineFor((ref) => keys.get(ref));
 	const more = request.sessionExporters === true ? await sessionExporters(result, options) : [];
-	const exporterResponses: Readonly<Record<string, string>>[] = [];
-	for (const [index, exporter] of [
-		...exporters,
-		...more.map((each) => exporterOf(services, each)),
-	].entries()) {
-		exporterResponses.push(await runExporter(job, exporter, { index, result, options, inlineCache }));
-	}
+	const exporterResponses = await runExporters(
+		[...exporters, ...more.map((each) => exporterOf(services, each))],
+		{
+			job,
+			result,
+			warnings: verifyPlatforms(result, request.frontendOptions["platform"]),
+			session: options.session,
+			...(options.keepDocument === undefined ? {} : { keepDocument: options.keepDocument }),
+			...(inlineCache === undefined ? {} : { inlineCache }),
+			signal: options.signal,
+		},
+	);
 	const exporterResponse: Record<string, string> = Object.assign({}, ...exporterResponses);
 	Object.assign(exporterResponse, await caches?.export([...keys.values()]));
 	Object.assign(exporterResponse, await mounts?.export(job));
@@ -304,31 +311,4 @@ async function keysOf(
 		}
 	}
 	return keys;
-}
-
-function runExporter(
-	job: Job<Output>,
-	exporter: Exporter,
-	{
-		index,
-		result,
-		options,
-		inlineCache,
-	}: {
-		readonly index: number;
-		readonly result: BuildResult;
-		readonly options: BuildOptions;
-		readonly inlineCache: ExportContext["inlineCache"] | undefined;
-	},
-): Promise<Readonly<Record<string, string>>> {
-	const id = index === 0 ? exporter.name : `${exporter.name} ${index}`;
-	return job.step({ id, name: exporter.name, signal: options.signal }, (step) =>
-		exporter.export(result, {
-			...step,
-			session: options.session,
-			...(options.keepDocument === undefined ? {} : { keepDocument: options.keepDocument }),
-			index,
-			...(inlineCache === undefined ? {} : { inlineCache }),
-		}),
-	);
 }

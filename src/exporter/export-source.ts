@@ -30,8 +30,7 @@ export function resolveSource(
 	if (isMap && listed === undefined) {
 		throw invalid("unable to export multiple refs, missing platforms mapping");
 	}
-	const platforms =
-		listed === undefined ? [platformWithoutList(bytes(configKey))] : parsePlatformList(textOf(listed));
+	const platforms = platformsOf(listed, bytes(configKey));
 	// What is for one platform goes before what is for all.
 	const documentOf = (key: string, id: string): Uint8Array | undefined => bytes(`${key}/${id}`) ?? bytes(key);
 	const metadata = Object.entries(result.metadata).map(([key, value]) => [key, textOf(value)] as const);
@@ -48,11 +47,23 @@ export function resolveSource(
 	};
 }
 
+/** The platforms that a result is for, as its metadata has them. Throws `invalid-argument` with BuildKit's messages. */
+export function listPlatforms({ metadata }: BuildResult): readonly ListedPlatform[] {
+	return platformsOf(metadata[platformsKey], metadata[configKey]);
+}
+
+function platformsOf(
+	list: Uint8Array | undefined,
+	config: Uint8Array | undefined,
+): readonly ListedPlatform[] {
+	return list === undefined ? [platformWithoutList(config)] : parsePlatformList(textOf(list));
+}
+
 function textOf(bytes: Uint8Array): string {
 	return new TextDecoder().decode(bytes);
 }
 
-interface ListedPlatform {
+export interface ListedPlatform {
 	readonly id: string;
 	readonly platform: Platform;
 }
