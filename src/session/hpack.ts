@@ -44,7 +44,11 @@ interface Reader {
 /** Section 5.1. */
 function readInteger(reader: Reader, prefixBits: number): number {
 	const mask = (1 << prefixBits) - 1;
-	let value = (reader.block[reader.at++] ?? 0) & mask;
+	const first = reader.block[reader.at++];
+	if (first === undefined) {
+		throw malformed("it is cut off");
+	}
+	let value = first & mask;
 	if (value < mask) {
 		return value;
 	}

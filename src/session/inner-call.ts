@@ -45,6 +45,9 @@ export interface HostedCall {
 const sendLimitBytes = 2 << 20;
 /** Whole messages that wait for their reader before the other side is held back. */
 const readLimitBytes = 1 << 20;
+/** What a message costs besides its bytes; without, empty ones could wait without end. */
+const messageBytes = 100;
+const maxWaiting = 65_536;
 /** Bytes are granted in portions. */
 const grantBytes = 256 << 10;
 const maxTimerMs = 2_147_483_647;
@@ -148,7 +151,7 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 		const bytes = this.#queue[this.#head];
 		if (bytes !== undefined) {
 			this.#head += 1;
-			this.#queuedBytes -= bytes.length;
+			this.#queuedBytes -= bytes.length + messageBytes;
 			if (this.#head === this.#queue.length) {
 				this.#queue = [];
 				this.#head = 0;
@@ -282,7 +285,10 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 			return;
 		}
 		this.#queue.push(bytes);
-		this.#queuedBytes += bytes.length;
+		this.#queuedBytes += bytes.length + messageBytes;
+		if (this.#queue.length - this.#head > maxWaiting) {
+			throw new SlipwayError("resource-exhausted", `more than ${maxWaiting} messages wait to be read`);
+		}
 	}
 
 	#decode(bytes: Uint8Array): Promise<IteratorResult<In>> {
