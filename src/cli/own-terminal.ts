@@ -1,3 +1,8 @@
+import { existsSync } from "node:fs";
+import { entitlements } from "../control/control.ts";
+import { defaultConfigFile } from "../daemon/config.ts";
+import { defaultRoot } from "../daemon/default-root.ts";
+import type { EngineOptions } from "../daemon/engine.ts";
 import { canceled } from "../errors/errors.ts";
 import type { Output, Terminal } from "./terminal.ts";
 
@@ -29,7 +34,9 @@ export function ownTerminal(): Terminal {
 		async openEngine(options) {
 			const { openEngine } = await import("../daemon/engine.ts");
 			const { collectOccasionally } = await import("../daemon/occasional-collection.ts");
-			const engine = await openEngine(options);
+			const engine = await openEngine(
+				existsSync(defaultConfigFile) ? await withConfigFile(options) : options,
+			);
 			return {
 				...engine,
 				async build(request, buildOptions) {
@@ -41,6 +48,21 @@ export function ownTerminal(): Terminal {
 				},
 			};
 		},
+	};
+}
+
+/** Registries, networks and so on are for all builders of the machine; what the command line says goes first. */
+async function withConfigFile(options: EngineOptions): Promise<EngineOptions> {
+	const { loadConfigFile } = await import("../daemon/config-file.ts");
+	const { mergeConfig } = await import("../daemon/merge-config.ts");
+	const { configuredOptions } = await import("../daemon/daemon.ts");
+	const root = options.root ?? defaultRoot(options.env);
+	const flags = { root, entitlements, allowPlainTcp: false };
+	const config = mergeConfig(loadConfigFile(defaultConfigFile), flags, root);
+	return {
+		...configuredOptions(config),
+		...options,
+		snapshotter: options.snapshotter === "auto" ? config.worker.snapshotter : options.snapshotter,
 	};
 }
 

@@ -96,14 +96,21 @@ export async function startDaemon(config: DaemonConfig, options: DaemonOptions):
 }
 
 function engineOptionsOf(config: DaemonConfig, { env, logger }: DaemonOptions): EngineOptions {
+	return {
+		...configuredOptions(config),
+		env,
+		warn: (message) => logger.log("warning", message),
+		debug: (message) => logger.log("debug", message),
+	};
+}
+
+/** What a configuration says to an engine. */
+export function configuredOptions(config: DaemonConfig): Omit<EngineOptions, "env" | "warn"> {
 	const { worker } = config;
 	return {
 		root: config.root,
 		snapshotter: worker.snapshotter,
 		network: worker.network,
-		env,
-		warn: (message) => logger.log("warning", message),
-		debug: (message) => logger.log("debug", message),
 		entitlements: config.entitlements,
 		registries: config.registries,
 		frontends: config.frontends,
