@@ -1,0 +1,301 @@
+/**
+ * `npm run bench:daemon [NAME…]`: `slipwayd` against the real `buildkitd`, driven by the same client, Debian's `docker-buildx` that `make
+ * clients` unpacked, in turn, and the ratio of the medians. The peer is the daemon at `BUILDKIT_HOST`. BENCH_RUNS (default 5)
+ * counted pairs after one to warm up. Both daemons keep their state between runs of one benchmark.
+ */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import {
+	existsSync,
+	mkdirSync,
+	mkdtempSync,
+	readdirSync,
+	readFileSync,
+	readlinkSync,
+	rmSync,
+	symlinkSync,
+	writeFileSync,
+} from "node:fs";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+
+const root = resolve(import.meta.dirname, "..");
+const clients = join(root, ".slipway/clients");
+const base = join(root, ".slipway/images/busybox");
+const runs = Number(process.env["BENCH_RUNS"] ?? 5);
+
+interface Builder {
+	readonly name: "slipwayd" | "buildkitd";
+	readonly pid: number;
+}
+
+interface Benchmark {
+	readonly name: string;
+	readonly what: string;
+	/** At most this much of the peer's. */
+	readonly target: number;
+	/** What is measured of one run: seconds, or bytes of memory. */
+	run(builder: Builder, run: number): Promise<number>;
+}
+
+const work = mkdtempSync(join(tmpdir(), "slipway-bench-daemon-"));
+const socket = join(work, "slipwayd.sock");
+
+function buildx(builder: Builder, context: string, more: readonly string[] = []): Promise<void> {
+	const args = [
+		"--builder",
+		builder.name,
+		"build",
+		"--progress",
+		"quiet",
+		"--build-context",
+		`base=oci-layout://${base}:latest`,
+	];
+	return finished(
+		spawn(join(clients, "bin/docker-buildx"), [...args, ...more, context], {
+			env: { PATH: process.env["PATH"], HOME: work, DOCKER_CONFIG: join(work, "docker") },
+			stdio: ["ignore", "ignore", "pipe"],
+		}),
+	);
+}
+
+function finished(child: ChildProcess): Promise<void> {
+	let stderr = "";
+	child.stderr?.on("data", (chunk) => {
+		stderr += chunk;
+	});
+	return new Promise((done, failed) => {
+		child.on("error", failed);
+		child.on("close", (code) =>
+			code === 0 ? done() : failed(new Error(`${child.spawnargs.join(" ")}:\n${stderr}`)),
+		);
+	});
+}
+
+async function seconds(action: () => Promise<unknown>): Promise<number> {
+	const start = performance.now();
+	await action();
+	return (performance.now() - start) / 1000;
+}
+
+function context(name: string, files: Readonly<Record<string, string>>): string {
+	const dir = join(work, name);
+	mkdirSync(dir, { recursive: true });
+	for (const [file, text] of Object.entries(files)) {
+		writeFileSync(join(dir, file), text);
+	}
+	return dir;
+}
+
+/** A directory with many small files, other ones for each number. */
+function manyFiles(name: string, count: number, seed: number): string {
+	const dir = join(work, name);
+	rmSync(dir, { recursive: true, force: true });
+	for (let index = 0; index < count; index++) {
+		const folder = join(dir, "files", `d${index % 200}`);
+		if (index < 200) {
+			mkdirSync(folder, { recursive: true });
+		}
+		writeFileSync(join(folder, `f${index}`), `${seed} ${index} ${"content ".repeat((index * 7919) % 900)}\n`);
+	}
+	writeFileSync(join(dir, "Dockerfile"), "FROM scratch\nCOPY files /files\n");
+	return dir;
+}
+
+function residentBytes({ pid }: Builder): number {
+	return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) * 1024;
+}
+
+const small = (): string =>
+	context("small", { Dockerfile: "FROM base\nRUN echo one\nCOPY a /a\nRUN cat /a\n", a: "content\n" });
+
+const benchmarks: readonly Benchmark[] = [
+	{
+		name: "memory-idle",
+		what: "resident memory after the first build",
+		target: 1.5,
+		async run(builder) {
+			await buildx(builder, small());
+			return residentBytes(builder);
+		},
+	},
+	{
+		name: "cached",
+		what: "rebuild of a small project, everything cached",
+		target: 0.8,
+		run: (builder) => seconds(() => buildx(builder, small())),
+	},
+	{
+		name: "parallel-16",
+		what: "16 distinct builds at once",
+		target: 1.2,
+		run: (builder, run) =>
+			seconds(() =>
+				Promise.all(
+					Array.from({ length: 16 }, (_, index) =>
+						buildx(
+							builder,
+							context(`parallel${index}`, {
+								Dockerfile: `FROM base\nRUN echo ${run} ${index} > /x\nRUN cat /x\n`,
+							}),
+						),
+					),
+				),
+			),
+	},
+	{
+		name: "context-20000",
+		what: "context of 20,000 small files, new ones",
+		target: 1,
+		async run(builder, run) {
+			const dir = manyFiles("many", 20_000, run);
+			return await seconds(() => buildx(builder, dir));
+		},
+	},
+	{
+		name: "context-20000-again",
+		what: "context of 20,000 small files, unchanged",
+		target: 0.5,
+		async run(builder) {
+			const dir = existsSync(join(work, "same")) ? join(work, "same") : manyFiles("same", 20_000, -1);
+			await buildx(builder, dir);
+			return await seconds(() => buildx(builder, dir));
+		},
+	},
+	{
+		name: "context-1g",
+		what: "context of 1 GB in one file, a new one",
+		target: 1,
+		async run(builder, run) {
+			const dir = context("big", { Dockerfile: "FROM scratch\nCOPY big /big\n" });
+			const file = join(dir, "big");
+			spawnSync("sh", [
+				"-c",
+				`[ -f ${file} ] || head -c 1073741824 /dev/urandom >${file}; printf '%016d' ${run} | dd of=${file} conv=notrunc status=none`,
+			]);
+			return await seconds(() => buildx(builder, dir));
+		},
+	},
+	{
+		name: "memory-50",
+		what: "resident memory after 50 more builds",
+		target: 1.5,
+		async run(builder, run) {
+			for (let index = 0; index < (run === 0 ? 50 : 10); index++) {
+				await buildx(
+					builder,
+					context("memory", { Dockerfile: `FROM base\nRUN echo ${run} ${index} > /x\n` }),
+				);
+			}
+			return residentBytes(builder);
+		},
+	},
+];
+
+function median(values: readonly number[]): number {
+	return values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
+}
+
+/** The process that listens on the socket: whoever has its inode open. */
+function pidOf(path: string): number {
+	const line = readFileSync("/proc/net/unix", "utf8")
+		.split("\n")
+		.find((each) => each.endsWith(` ${path}`));
+	const inode = line?.trim().split(/\s+/)[6];
+	for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+		try {
+			for (const fd of readdirSync(`/proc/${pid}/fd`)) {
+				if (readlinkSync(`/proc/${pid}/fd/${fd}`) === `socket:[${inode}]`) {
+					return Number(pid);
+				}
+			}
+		} catch {
+			// Gone, or not ours to look at.
+		}
+	}
+	throw new Error(`nobody listens on ${path}`);
+}
+
+async function main(): Promise<void> {
+	const peerAddress = process.env["BUILDKIT_HOST"] ?? "";
+	if (!peerAddress.startsWith("unix://") || !existsSync(join(clients, "bin/docker-buildx"))) {
+		throw new Error(
+			"BUILDKIT_HOST must be the unix:// address of a buildkitd, and 'make clients' must have been run",
+		);
+	}
+	mkdirSync(join(work, "docker"));
+	symlinkSync(join(clients, "cli-plugins"), join(work, "docker/cli-plugins"));
+	const daemon = spawn(
+		join(root, "bin/slipwayd"),
+		["--root", join(work, "state"), "--addr", `unix://${socket}`],
+		{
+			stdio: ["ignore", "ignore", "inherit"],
+		},
+	);
+	try {
+		await listening();
+		const peerPath = peerAddress.slice("unix://".length);
+		for (const [name, path] of [
+			["slipwayd", socket],
+			["buildkitd", peerPath],
+		]) {
+			const args = ["create", "--name", name ?? "", "--driver", "remote", `unix://${path}`];
+			await finished(
+				spawn(join(clients, "bin/docker-buildx"), args, {
+					env: { PATH: process.env["PATH"], HOME: work, DOCKER_CONFIG: join(work, "docker") },
+					stdio: ["ignore", "ignore", "pipe"],
+				}),
+			);
+		}
+		const ours: Builder = { name: "slipwayd", pid: pidOf(socket) };
+		const theirs: Builder = { name: "buildkitd", pid: pidOf(peerPath) };
+		const wanted = process.argv.slice(2);
+		for (const benchmark of benchmarks.filter(({ name }) => wanted.length === 0 || wanted.includes(name))) {
+			await compare(benchmark, ours, theirs);
+		}
+	} finally {
+		daemon.kill("SIGTERM");
+		await new Promise((resolve) => daemon.once("close", resolve));
+		rmSync(work, { recursive: true, force: true });
+	}
+}
+
+async function listening(): Promise<void> {
+	for (;;) {
+		const ok = await new Promise<boolean>((done) => {
+			const probe = connect(socket, () => {
+				probe.destroy();
+				done(true);
+			});
+			probe.on("error", () => done(false));
+		});
+		if (ok) {
+			return;
+		}
+		await new Promise((next) => setTimeout(next, 50));
+	}
+}
+
+async function compare(benchmark: Benchmark, ours: Builder, theirs: Builder): Promise<void> {
+	const own: number[] = [];
+	const peers: number[] = [];
+	for (let run = 0; run <= runs; run++) {
+		// Each goes first every other time.
+		const order = run % 2 === 0 ? [ours, theirs] : [theirs, ours];
+		for (const builder of order) {
+			const value = await benchmark.run(builder, run);
+			if (run > 0) {
+				(builder === ours ? own : peers).push(value);
+			}
+		}
+	}
+	const ratio = median(own) / median(peers);
+	const show = (value: number): string =>
+		benchmark.name.startsWith("memory") ? `${Math.round(value / 2 ** 20)} MiB` : `${value.toFixed(3)} s`;
+	const verdict = ratio <= benchmark.target ? "ok" : "MISSED";
+	console.log(
+		`${benchmark.name}: ${show(median(own))} against ${show(median(peers))}, ratio ${ratio.toFixed(2)} (at most ${benchmark.target}) ${verdict}: ${benchmark.what}`,
+	);
+}
+
+await main();
