@@ -95,7 +95,19 @@ test("the first build, nothing, files, arguments, instructions, a new step, the 
 	writeFileSync(join(context, "mounted"), "other");
 	assert.deepEqual(
 		[...byLine(await explain(["--build-arg", "WHO=me"]))],
-		[[11, [{ kind: "files", from: "the build context", files: [], total: 0 }]]],
+		[
+			[
+				11,
+				[
+					{
+						kind: "files",
+						from: "the build context",
+						files: [{ path: "mounted", change: "changed" }],
+						total: 1,
+					},
+				],
+			],
+		],
 	);
 
 	tool(program, ["prune", "--force", "--root", bench.root, "--filter", "description~=inserted"], {

@@ -237,12 +237,12 @@ COPY --from=child /seen /
 	);
 	assert.equal(read(out, "seen"), "f\nagain\n");
 	assert.match(
-		await failure("# syntax=example.com/other:1\nFROM scratch\n"),
-		/Dockerfile:1\n[\s\S]*ERROR: .*"example\.com\/other:1".*only docker\/dockerfile is built in/,
+		await failure("# syntax=127.0.0.1:1/other:1\nFROM scratch\n"),
+		/Dockerfile:1\n[\s\S]*ERROR: failed to resolve source metadata for 127\.0\.0\.1:1\/other:1/,
 	);
 	assert.match(
-		await failure("FROM scratch\n", ["--build-arg", "BUILDKIT_SYNTAX=example.com/other:1"]),
-		/BUILDKIT_SYNTAX = example\.com\/other:1: .*only docker\/dockerfile is built in/,
+		await failure("FROM scratch\n", ["--build-arg", "BUILDKIT_SYNTAX=127.0.0.1:1/other:1"]),
+		/BUILDKIT_SYNTAX = 127\.0\.0\.1:1\/other:1: .*failed to resolve source metadata/,
 	);
 });
 

@@ -48,6 +48,8 @@ export interface CacheManager extends AsyncDisposable {
 	): Promise<ImmutableRef | undefined>;
 	/** Records that have the index value, newest first: for cache mounts, shared keys and the like. See `setIndex` of refs. */
 	search(index: string): readonly RefId[];
+	/** The files of a record alone, to look at without a handle: they may change and go meanwhile. */
+	snapshotOf(id: RefId): SnapshotId | undefined;
 	/** False when `get` is known to give nothing; without a look at the disk. */
 	has(id: RefId): boolean;
 	/**

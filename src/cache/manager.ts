@@ -197,6 +197,10 @@ class Manager implements CacheManager, RefOwner {
 		return this.hold(record);
 	}
 
+	snapshotOf(id: RefId): SnapshotId | undefined {
+		return this.#table.get(id)?.snapshot;
+	}
+
 	has(id: RefId): boolean {
 		const record = this.#table.get(id);
 		return record !== undefined && !record.mutable;

@@ -13,7 +13,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { CopyAction, FileOp } from "../llb/op.ts";
-import { differences, sourcePath } from "./explain-files.ts";
+import { differences, listingDifferences, listingOf, sourcePath } from "./explain-files.ts";
 
 test("differences are of type, mode, link and content, not of times", (t) => {
 	const dir = mkdtempSync(join(tmpdir(), "slipway-explain-é-"));
@@ -70,4 +70,29 @@ test("sourcePath says where a file was copied from", () => {
 	assert.equal(from("/all", ["/made/all", "/"], ["/who", "/"]), "made/all");
 	assert.equal(from("/d/a.txt", ["/texts/*.txt", "/d/"]), "texts/a.txt");
 	assert.equal(from("/elsewhere", ["/a", "/b/"]), "elsewhere");
+});
+
+test("listings show what was added, changed and removed below a path", (t) => {
+	const dir = mkdtempSync(join(tmpdir(), "slipway-explain-"));
+	t.after(() => rmSync(dir, { recursive: true }));
+	mkdirSync(join(dir, "src/deep"), { recursive: true });
+	for (const name of ["src/a", "src/deep/b", "srcs", "other"]) {
+		writeFileSync(join(dir, name), name);
+	}
+	const before = listingOf(dir) ?? {};
+	assert.deepEqual(Object.keys(before).sort(), ["/other", "/src/a", "/src/deep/b", "/srcs"]);
+	rmSync(join(dir, "src/a"));
+	for (const name of ["src/deep/b", "src/new", "srcs", "other"]) {
+		writeFileSync(join(dir, name), "changed");
+	}
+	const after = listingOf(dir) ?? {};
+	const changes = (below: string): readonly string[] =>
+		listingDifferences(before, after, below).files.map(({ path, change }) => `${change} ${path}`);
+	assert.deepEqual(changes("/src"), ["removed src/a", "changed src/deep/b", "added src/new"]);
+	assert.deepEqual(changes("/srcs"), ["changed srcs"]);
+	assert.equal(listingDifferences(before, after, "/").total, 5);
+	for (let at = 0; at <= 5000; at++) {
+		writeFileSync(join(dir, `${at}`), "");
+	}
+	assert.equal(listingOf(dir), undefined);
 });

@@ -60,6 +60,50 @@ export function differences(beforeDir: string, afterDir: string): TreeDifference
 	return { files, total };
 }
 
+/** Directories with more files have no listing. */
+const maxInListing = 5000;
+
+/** Type, mode, size and time of each file of a directory. Undefined if there are too many. */
+export function listingOf(directory: string): Readonly<Record<string, string>> | undefined {
+	const root = Buffer.from(directory).toString("latin1");
+	const listing: Record<string, string> = {};
+	let count = 0;
+	const pending = [""];
+	for (let path = pending.pop(); path !== undefined; path = pending.pop()) {
+		for (const name of namesIn(root, path)) {
+			const at = `${path}/${name}`;
+			const stat = statOf(root, at);
+			if (stat?.isDirectory() === true) {
+				pending.push(at);
+			} else if (stat !== undefined) {
+				listing[Buffer.from(at, "latin1").toString("utf8")] = `${stat.mode} ${stat.size} ${stat.mtimeMs}`;
+				count++;
+			}
+			if (count > maxInListing) {
+				return undefined;
+			}
+		}
+	}
+	return listing;
+}
+
+/** What two listings differ in, at a path and below it. */
+export function listingDifferences(
+	before: Readonly<Record<string, string>>,
+	after: Readonly<Record<string, string>>,
+	below: string,
+): TreeDifference {
+	const prefix = below === "/" ? "/" : `${below}/`;
+	const changed = [...new Set([...Object.keys(before), ...Object.keys(after)])]
+		.filter((path) => (path === below || path.startsWith(prefix)) && before[path] !== after[path])
+		.sort()
+		.map((path): FileChange => {
+			const change = before[path] === undefined ? "added" : after[path] === undefined ? "removed" : "changed";
+			return { path: path.slice(1), change };
+		});
+	return { files: changed.slice(0, maxListed), total: changed.length };
+}
+
 function isSame(a: Stats, b: Stats): boolean {
 	return a.dev === b.dev && a.ino === b.ino;
 }

@@ -16,6 +16,8 @@ export interface StepNote {
 	readonly inputs: readonly InputNote[];
 	/** Of the cache record that it was kept as. */
 	readonly result?: string;
+	/** Of a client's directory that processes had mounted: what its files looked like, by path. */
+	readonly listing?: Readonly<Record<string, string>>;
 	readonly place?: { readonly file: string; readonly line: number };
 }
 

@@ -70,7 +70,7 @@ export type Reason =
 			readonly kind: "files";
 			/** The context, stage or URL that they come from. */
 			readonly from: string;
-			/** Empty for what a process had mounted: of that no copy is kept to compare with. */
+			/** Empty where it is not known which: of mounted stages, of very large directories. */
 			readonly files: readonly FileChange[];
 			/** More than are listed, if there are very many. */
 			readonly total: number;

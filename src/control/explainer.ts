@@ -4,9 +4,11 @@ import type { Database } from "../database/database.ts";
 import { toError } from "../errors/errors.ts";
 import type { FrontendResult } from "../frontend/frontend.ts";
 import type { Definition } from "../llb/llb.ts";
+import { cleanPath } from "../patterns/clean-path.ts";
 import type { ProgressSink } from "../progress/progress.ts";
 import type { SnapshotId } from "../snapshot/snapshot.ts";
 import type { CacheKey } from "../solver/solver.ts";
+import { localIndex } from "../source/local.ts";
 import type { BuildRequest } from "./control.ts";
 import type {
 	ExplainedBuild,
@@ -16,13 +18,13 @@ import type {
 	Explanation,
 	Reason,
 } from "./explain.ts";
-import { differences, sourcePath } from "./explain-files.ts";
+import { differences, listingDifferences, listingOf, sourcePath } from "./explain-files.ts";
 import { type Pair, pairSteps } from "./explain-pairs.ts";
 import { type PresentStep, type StepNote, stepsOf, variablePrefix } from "./explain-steps.ts";
 
 export interface ExplainerServices {
 	readonly database: Database;
-	readonly cache: Pick<CacheManager, "get" | "has">;
+	readonly cache: Pick<CacheManager, "get" | "has" | "search" | "snapshotOf">;
 	/** Where the files of one layer are. */
 	readonly layerDirectory: (id: SnapshotId) => string;
 	readonly warn: (message: string) => void;
@@ -152,9 +154,16 @@ class Watch implements ExplainedBuild {
 
 	#keep(steps: readonly PresentStep[]): void {
 		const { database } = this.#services;
-		const notes = steps.map(({ digest, ignoreCache: _, op: __, ...note }): StepNote => {
+		const mounted = new Set(steps.filter(({ kind }) => kind === "exec").flatMap(mountedInputs));
+		const notes = steps.map((step, index): StepNote => {
+			const { digest, ignoreCache: _, op: __, ...note } = step;
 			const result = this.#results.get(digest);
-			return result === undefined ? note : { ...note, result };
+			const listing = mounted.has(index) ? this.#listing(step) : undefined;
+			return {
+				...note,
+				...(result === undefined ? {} : { result }),
+				...(listing === undefined ? {} : { listing }),
+			};
 		});
 		database.transaction(() => {
 			database.run(
@@ -228,12 +237,8 @@ class Watch implements ExplainedBuild {
 		if (old.result !== undefined && !this.#services.cache.has(old.result as RefId)) {
 			return [{ kind: "gone" }];
 		}
-		const mounted = step.inputs
-			.filter(({ role }) => role === "files")
-			.map((input) => known.steps[input.step]);
-		return mounted.length === 0
-			? [{ kind: "unknown" }]
-			: mounted.map((from) => ({ kind: "files", from: originOf(from), files: [], total: 0 }));
+		const mounts = this.#mountReasons(step, old, known);
+		return mounts.length === 0 ? [{ kind: "unknown" }] : mounts;
 	}
 
 	#inputReason(
@@ -260,6 +265,43 @@ class Watch implements ExplainedBuild {
 				: undefined;
 		}
 		return undefined;
+	}
+
+	/** Which files of mounted directories changed; of those that it can't be said of, that some may have. */
+	#mountReasons({ op, inputs }: PresentStep, old: StepNote, { steps, before }: Known): Reason[] {
+		const found = inputs.flatMap(({ role, step: index }, input): readonly FilesReason[] => {
+			if (role !== "files") {
+				return [];
+			}
+			const step = steps[index];
+			const reason = { kind: "files", from: originOf(step) } as const;
+			const listing = step === undefined ? undefined : this.#listing(step);
+			const oldListing = before[old.inputs[input]?.step ?? -1]?.listing;
+			if (listing === undefined || oldListing === undefined || op.kind !== "exec") {
+				return [{ ...reason, files: [], total: 0 }];
+			}
+			const selectors = op.mounts.flatMap((mount) => (mount.input === input ? [mount.selector] : []));
+			return selectors.map((selector) => ({
+				...reason,
+				...listingDifferences(oldListing, listing, cleanPath(`/${selector}`)),
+			}));
+		});
+		const certain = found.filter(({ total }) => total > 0);
+		return certain.length > 0 ? certain : found.slice(0, 1).map((each) => ({ ...each, files: [], total: 0 }));
+	}
+
+	/** Of a client's directory as it was sent. */
+	#listing({ op }: PresentStep): StepNote["listing"] {
+		const name = op.kind === "source" ? /^local:\/\/(.*)$/s.exec(op.identifier)?.[1] : undefined;
+		if (op.kind !== "source" || name === undefined) {
+			return undefined;
+		}
+		const { cache, layerDirectory } = this.#services;
+		const sharedKeyHint = op.attrs.get("local.sharedkeyhint") ?? "";
+		const { sharedKey } = this.#options.session;
+		const [id] = cache.search(localIndex({ name, sharedKeyHint, sharedKey }));
+		const snapshot = id === undefined ? undefined : cache.snapshotOf(id);
+		return snapshot === undefined ? undefined : listingOf(layerDirectory(snapshot));
 	}
 
 	/** What of the files is other than what the step made last time. */
@@ -296,6 +338,12 @@ class Watch implements ExplainedBuild {
 		const snapshot = layers.at(-1)?.snapshot;
 		return snapshot === undefined ? undefined : this.#services.layerDirectory(snapshot);
 	}
+}
+
+type FilesReason = Extract<Reason, { readonly kind: "files" }>;
+
+function mountedInputs({ inputs }: PresentStep): readonly number[] {
+	return inputs.flatMap(({ role, step }) => (role === "files" ? [step] : []));
 }
 
 interface Known {

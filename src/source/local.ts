@@ -21,6 +21,15 @@ export function createLocalSource({ cache }: LocalSourceOptions): Source {
 	};
 }
 
+/** What the record of a client's directory is found by. */
+export function localIndex(of: {
+	readonly name: string;
+	readonly sharedKeyHint: string;
+	readonly sharedKey: string;
+}): string {
+	return `local.sharedKey:${of.name}:${of.sharedKeyHint}:${of.sharedKey}`;
+}
+
 class LocalInstance implements SourceInstance {
 	readonly #cache: LocalSourceOptions["cache"];
 	readonly #attributes: LocalAttributes;
@@ -61,7 +70,7 @@ class LocalInstance implements SourceInstance {
 
 	async #sync(session: Session, options: SourceOptions): Promise<ImmutableRef> {
 		const { name, sharedKeyHint } = this.#attributes;
-		const index = `local.sharedKey:${name}:${sharedKeyHint}:${session.sharedKey}`;
+		const index = localIndex({ name, sharedKeyHint, sharedKey: session.sharedKey });
 		await using progress = reportTransfer(name, options);
 		const kept = await this.#keptRef(index);
 		if (kept !== undefined && (await this.#fill(kept, session, progress, options.signal)) === "refreshed") {
