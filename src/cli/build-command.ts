@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import type { SolveRequest } from "../client/client.ts";
@@ -190,7 +189,7 @@ const solveElsewhere: Solve = async (plan, flags, terminal, progress) => {
 
 function solveRequest(plan: BuildPlan): Omit<SolveRequest, "entitlements"> {
 	return {
-		ref: randomBytes(12).toString("hex"),
+		ref: plan.ref,
 		frontend: "dockerfile.v0",
 		frontendOptions: plan.frontendOptions,
 		frontendInputs: new Map(),
@@ -205,6 +204,14 @@ const usage = `Usage: slipway build [flags] PATH | URL | -
 
 Builds an image from a Dockerfile and a context.`;
 
+/** As buildx names a build: builder, node, build. */
+function withRef({ ref, call }: BuildPlan, response: BuildResponse): BuildResponse {
+	const { exporterResponse } = response;
+	return call === undefined
+		? { ...response, exporterResponse: { ...exporterResponse, "buildx.build.ref": `default/default/${ref}` } }
+		: response;
+}
+
 function writeResults(plan: BuildPlan, response: BuildResponse, terminal: Terminal): void {
 	const imageId =
 		response.exporterResponse["containerimage.config.digest"] ??
@@ -213,7 +220,7 @@ function writeResults(plan: BuildPlan, response: BuildResponse, terminal: Termin
 		writeTextFile(plan.imageIdFile, imageId ?? "", "image ID file");
 	}
 	if (plan.metadataFile !== undefined) {
-		writeTextFile(plan.metadataFile, metadataJson(response), "metadata file");
+		writeTextFile(plan.metadataFile, metadataJson(withRef(plan, response)), "metadata file");
 	}
 	if (plan.quiet && imageId !== undefined) {
 		terminal.stdout.write(`${imageId}\n`);

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 import { resolve } from "node:path";
 import type { Entitlement, ExporterRequest } from "../control/control.ts";
@@ -25,6 +25,8 @@ import type { Terminal } from "./terminal.ts";
 
 /** A build as the engine wants it, from the command line. Disposing it removes what was unpacked for it. */
 export interface BuildPlan extends AsyncDisposable {
+	/** Names this build; `^[a-z0-9]+$`. */
+	readonly ref: string;
 	readonly frontendOptions: Readonly<Record<string, string>>;
 	/** What the builder may take from here. */
 	readonly lends: LocalSessionOptions;
@@ -109,6 +111,7 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 	};
 	const held = stack.move();
 	return {
+		ref: randomBytes(12).toString("hex"),
 		frontendOptions: {
 			...contexts.options,
 			...frontendOptions(flags, terminal),

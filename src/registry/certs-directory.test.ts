@@ -22,6 +22,7 @@ test("certs.d: authorities and client certificates by host, of all directories",
 			"a.example:5000": {
 				ca: ["first", "second"],
 				keyPairs: [{ certificate: "certificate", key: "key" }],
+				http: false,
 			},
 		});
 		rmSync(join(folder, "one/a.example:5000/client.key"));

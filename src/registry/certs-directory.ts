@@ -6,7 +6,7 @@ import type { RegistryHostConfig } from "./registry.ts";
 /**
  * Certificates as Docker and podman keep them: a directory for each registry host (`certs.d/host:port`), in which `*.crt` are
  * authorities to trust besides the system's, and `*.cert` with `*.key` are what to show. Earlier directories come first; what is
- * not there, or may not be read, counts as empty.
+ * not there, or may not be read, counts as empty. A host that is named there speaks TLS.
  */
 export function readCertsDirectories(
 	directories: readonly string[],
@@ -19,7 +19,9 @@ export function readCertsDirectories(
 			hosts.set(host, { ca: [...known.ca, ...ca], keyPairs: [...known.keyPairs, ...keyPairs] });
 		}
 	}
-	return Object.fromEntries([...hosts].filter(([, { ca, keyPairs }]) => ca.length + keyPairs.length > 0));
+	const found = [...hosts].filter(([, { ca, keyPairs }]) => ca.length + keyPairs.length > 0);
+	// Whoever has certificates for a registry of this very machine does not want plain http.
+	return Object.fromEntries(found.map(([host, certificates]) => [host, { ...certificates, http: false }]));
 }
 
 interface Certificates {
