@@ -1,7 +1,9 @@
-import { encodeFrame, FrameReader } from "../api/frames.ts";
-import type { CallOptions, ClientStream, Metadata, Method, MethodKind } from "../api/grpc.ts";
+import { encodeFrame } from "../api/frames.ts";
+import type { CallOptions, ClientStream, Codec, Metadata, Method, MethodKind } from "../api/grpc.ts";
 import { httpError, metadataOf, rawHeader, readStatus } from "../api/metadata.ts";
 import { canceled, SlipwayError, toError } from "../errors/errors.ts";
+import { PieceReader } from "./message-pieces.ts";
+import type { PieceCodec } from "./packet-pieces.ts";
 
 /** What a call needs of its connection. */
 export interface CallHost {
@@ -52,6 +54,11 @@ const maxWaiting = 65_536;
 const grantBytes = 256 << 10;
 const maxTimerMs = 2_147_483_647;
 
+interface WireMessage {
+	readonly pieces: readonly Uint8Array[];
+	readonly size: number;
+}
+
 /** A call on a connection of `InnerChannel`. */
 export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, AsyncIterableIterator<In> {
 	id = 0;
@@ -66,11 +73,11 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 	readonly #host: CallHost;
 	readonly #method: Method<MethodKind, Out, In>;
 	readonly #options: CallOptions;
-	readonly #reader: FrameReader;
+	readonly #reader: PieceReader;
 	readonly #onAbort: () => void;
 	#deadline: NodeJS.Timeout | undefined;
 	#room: PromiseWithResolvers<void> | undefined;
-	#queue: Uint8Array[] = [];
+	#queue: WireMessage[] = [];
 	#head = 0;
 	#queuedBytes = 0;
 	#ungranted = 0;
@@ -90,9 +97,9 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 		this.receiveWindow = receiveWindow;
 		this.headers = this.#headers.promise;
 		this.headers.catch(() => undefined);
-		this.#reader = new FrameReader({
+		this.#reader = new PieceReader({
 			maxMessageBytes: host.maxMessageBytes,
-			onMessage: (bytes) => this.#onMessage(bytes),
+			onMessage: (pieces, size) => this.#onMessage({ pieces, size }),
 		});
 		const { signal, timeoutMs } = options;
 		this.#onAbort = () =>
@@ -148,16 +155,16 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 	}
 
 	next(): Promise<IteratorResult<In>> {
-		const bytes = this.#queue[this.#head];
-		if (bytes !== undefined) {
+		const message = this.#queue[this.#head];
+		if (message !== undefined) {
 			this.#head += 1;
-			this.#queuedBytes -= bytes.length + messageBytes;
+			this.#queuedBytes -= message.size + messageBytes;
 			if (this.#head === this.#queue.length) {
 				this.#queue = [];
 				this.#head = 0;
 			}
 			this.#grant();
-			return this.#decode(bytes);
+			return this.#decode(message);
 		}
 		if (this.#end !== undefined) {
 			const { error } = this.#end;
@@ -277,23 +284,29 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 		this.finish(readStatus(fields));
 	}
 
-	#onMessage(bytes: Uint8Array): void {
+	#onMessage(message: WireMessage): void {
 		const waiting = this.#waiting;
 		if (waiting !== undefined) {
 			this.#waiting = undefined;
-			waiting(this.#decode(bytes));
+			waiting(this.#decode(message));
 			return;
 		}
-		this.#queue.push(bytes);
-		this.#queuedBytes += bytes.length + messageBytes;
+		this.#queue.push(message);
+		this.#queuedBytes += message.size + messageBytes;
 		if (this.#queue.length - this.#head > maxWaiting) {
 			throw new SlipwayError("resource-exhausted", `more than ${maxWaiting} messages wait to be read`);
 		}
 	}
 
-	#decode(bytes: Uint8Array): Promise<IteratorResult<In>> {
+	#decode({ pieces, size }: WireMessage): Promise<IteratorResult<In>> {
 		try {
-			return Promise.resolve({ value: this.#method.response.decode(bytes), done: false });
+			const codec: Codec<In> & Partial<PieceCodec<In>> = this.#method.response;
+			const [only] = pieces;
+			const value =
+				pieces.length === 1 && only !== undefined
+					? codec.decode(only)
+					: (codec.decodePieces?.(pieces, size) ?? codec.decode(Buffer.concat(pieces, size)));
+			return Promise.resolve({ value, done: false });
 		} catch (cause) {
 			const error = new SlipwayError(
 				"internal",

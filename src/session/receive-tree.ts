@@ -4,6 +4,7 @@ import type { ThreadPool } from "../async/pool.ts";
 import { SlipwayError, toError } from "../errors/errors.ts";
 import { textOf } from "../sys/byte-names.ts";
 import { observeTree } from "./observe-tree.ts";
+import type { ReceivedPacket } from "./packet-pieces.ts";
 import type { ReceiveBatch, ReceivePlace, WriteOperation } from "./receive.job.ts";
 import { type PlannedFile, ReceivePlan, receivedKey } from "./receive-plan.ts";
 import { writeReceived } from "./receive-write.ts";
@@ -39,7 +40,7 @@ export interface ReceiveOptions {
  * The stream must fail when the signal fires.
  */
 export async function receiveTree(
-	stream: MessageStream<Packet, Packet>,
+	stream: MessageStream<ReceivedPacket, Packet>,
 	target: ReceiveTarget,
 	options: ReceiveOptions,
 ): Promise<SyncSummary> {
@@ -72,7 +73,7 @@ interface OpenFile extends PlannedFile {
 }
 
 class Receiver {
-	readonly #stream: MessageStream<Packet, Packet>;
+	readonly #stream: MessageStream<ReceivedPacket, Packet>;
 	readonly #target: ReceiveTarget;
 	readonly #options: ReceiveOptions;
 	readonly #plan: ReceivePlan;
@@ -92,7 +93,7 @@ class Receiver {
 	#spare: Uint8Array | undefined;
 	#writing: Promise<void> | undefined;
 
-	constructor(stream: MessageStream<Packet, Packet>, target: ReceiveTarget, options: ReceiveOptions) {
+	constructor(stream: MessageStream<ReceivedPacket, Packet>, target: ReceiveTarget, options: ReceiveOptions) {
 		this.#stream = stream;
 		this.#target = target;
 		this.#options = options;
@@ -148,7 +149,7 @@ class Receiver {
 	}
 
 	/** True: this was the last packet. */
-	#take(packet: Packet): boolean {
+	#take(packet: ReceivedPacket): boolean {
 		switch (packet.kind) {
 			case "stat":
 				if (this.#announced) {
@@ -162,7 +163,7 @@ class Receiver {
 				this.#ask(this.#plan.add(packet.stat));
 				return false;
 			case "data":
-				this.#content(packet.id, packet.data);
+				this.#content(packet.id, packet.data, packet.more ?? []);
 				return false;
 			case "finish":
 				if (!this.#finished) {
@@ -193,19 +194,15 @@ class Receiver {
 		}
 	}
 
-	#content(id: number, data: Uint8Array): void {
+	#content(id: number, data: Uint8Array, more: readonly Uint8Array[]): void {
 		const file = this.#files.get(id);
 		if (file === undefined) {
 			throw invalid(`invalid file request ${id}`);
 		}
-		if (data.length > 0) {
-			if (file.received + data.length > file.size + growthBytes) {
-				throw new SlipwayError(
-					"resource-exhausted",
-					`sender gives far more than the ${file.size} bytes that it announced of ${JSON.stringify(textOf(file.path))}`,
-				);
+		if (data.length > 0 || more.length > 0) {
+			for (const piece of [data, ...more]) {
+				this.#append(id, file, piece);
 			}
-			this.#append(id, file, data);
 			return;
 		}
 		this.#complete(id, file);
@@ -216,6 +213,12 @@ class Receiver {
 	}
 
 	#append(id: number, file: OpenFile, data: Uint8Array): void {
+		if (file.received + data.length > file.size + growthBytes) {
+			throw new SlipwayError(
+				"resource-exhausted",
+				`sender gives far more than the ${file.size} bytes that it announced of ${JSON.stringify(textOf(file.path))}`,
+			);
+		}
 		if (this.#filled + data.length > this.#block.length) {
 			this.#grow(this.#filled + data.length);
 		}
@@ -389,12 +392,12 @@ function watchStall({ cancel, stallMs = defaultStallMs }: ReceiveOptions): Stall
 }
 
 /** Nearly what the packet takes on the wire, which clients show as the size of a transfer. */
-function sizeOf(packet: Packet): number {
+function sizeOf(packet: ReceivedPacket): number {
 	switch (packet.kind) {
 		case "stat":
 			return packet.stat === undefined ? 0 : 30 + packet.stat.path.length + packet.stat.linkname.length;
 		case "data":
-			return 8 + packet.data.length;
+			return (packet.more ?? []).reduce((sum, piece) => sum + piece.length, 8 + packet.data.length);
 		case "request":
 		case "finish":
 		case "error":

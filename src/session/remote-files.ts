@@ -1,6 +1,6 @@
-import { fileSync } from "../api/services/filesync.ts";
 import type { ThreadPool } from "../async/pool.ts";
 import { toError } from "../errors/errors.ts";
+import { fileSyncDiffCopy } from "./packet-pieces.ts";
 import { receiveTree } from "./receive-tree.ts";
 import { ended, openCall, type RemoteCalls } from "./remote-calls.ts";
 import type { SyncOptions, SyncRequest, SyncSummary } from "./session.ts";
@@ -16,7 +16,7 @@ export async function syncFiles(
 	request: SyncRequest,
 	{ signal, onProgress }: SyncOptions,
 ): Promise<SyncSummary> {
-	const { stream, fail } = openCall(calls, fileSync.diffCopy, {
+	const { stream, fail } = openCall(calls, fileSyncDiffCopy, {
 		signal,
 		metadata: {
 			...listMetadata(callKeys.directory, [request.name]),
