@@ -1,6 +1,7 @@
 import type { CacheManager, ImmutableRef, MutableRef } from "../cache/cache.ts";
 import { collect } from "../content/bytes.ts";
 import { hasCode, toError } from "../errors/errors.ts";
+import type { ExporterServices } from "../exporter/exporter.ts";
 import { boolean } from "../remotecache/attributes.ts";
 import { nameOf } from "../remotecache/cache-name.ts";
 import { maxConfigBytes } from "../remotecache/config.ts";
@@ -11,15 +12,13 @@ import type { RemoteCaches } from "../remotecache/remote-caches.ts";
 import type { CacheOptions, MountPlace } from "../remotecache/remotecache.ts";
 import { unpackMount } from "../remotecache/unpack-mount.ts";
 import type { Job, StepContext } from "../solver/solver.ts";
-import type { MountSpec } from "../sys/sys.ts";
 import { cacheMountKey, findCacheMounts } from "../worker/cache-mounts.ts";
 import type { MountIdentity, Output, TravellingMounts } from "../worker/worker.ts";
 import type { BuildOptions } from "./control.ts";
 
 export interface MountServices extends MountPacker {
 	readonly cache: Pick<CacheManager, "search" | "getMutable">;
-	/** Makes mounts a directory of this host, for as long as it is not disposed. */
-	readonly mountTree: (mounts: readonly MountSpec[]) => Disposable & { readonly path: string };
+	readonly mountTree: ExporterServices["mountTree"];
 }
 
 export interface MountRequest {

@@ -1,11 +1,13 @@
 import { collect } from "../content/bytes.ts";
 import type { ContentProvider } from "../content/content.ts";
 import { SlipwayError } from "../errors/errors.ts";
+import { withStatus } from "../exporter/status.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { type Digest, isDigest, sha256 } from "../oci/digest.ts";
 import { goTimeToMs, parseGoTime } from "../oci/go-time.ts";
 import { type Manifest, parseManifestDocument } from "../oci/manifest.ts";
 import { isIndexType, isManifestType } from "../oci/media-types.ts";
+import type { StepContext } from "../solver/solver.ts";
 import { blobOf } from "./artifact.ts";
 import { maxConfigBytes, parseConfig, parseRecords } from "./config.ts";
 import { type CacheBlob, configMediaType, type ImportedCache } from "./remotecache.ts";
@@ -48,6 +50,12 @@ export async function readArtifact(
 		];
 	}
 	return await readImages(root, source, options);
+}
+
+/** Shows what kind of document it is, as BuildKit does. */
+export async function showType(root: Uint8Array, context: StepContext): Promise<void> {
+	const { mediaType } = parseManifestDocument(root);
+	await withStatus(context, `inferred cache manifest type: ${mediaType}`, async () => {});
 }
 
 async function readImages(

@@ -6,7 +6,7 @@ import { type Digest, isDigest, sha256 } from "../oci/digest.ts";
 import { maxManifestBytes } from "../oci/manifest.ts";
 import type { BlobWriter, Session } from "../session/session.ts";
 import { writeArtifact } from "./artifact.ts";
-import { readArtifact } from "./artifact-reader.ts";
+import { readArtifact, showType } from "./artifact-reader.ts";
 import { invalid, parseArtifactForm, parseBlobForm } from "./attributes.ts";
 import { mountArtifact, mountConfigIn } from "./mounts.ts";
 import type { ObjectStore } from "./objects.ts";
@@ -80,10 +80,13 @@ export function createLocalBackend(): CacheBackend {
 			}
 			return {
 				name: `local:${src}`,
-				read: async ({ signal }) => {
+				read: async (context) => {
+					const { signal } = context;
 					const store = readerOf(session, src);
+					const root = await document(store, digest, signal);
+					await showType(root, context);
 					return await readArtifact(
-						await document(store, digest, signal),
+						root,
 						{
 							manifest: (descriptor, options) => document(store, descriptor.digest, options.signal),
 							blobs: { read: (descriptor, options) => store.read(descriptor.digest, options) },

@@ -6,7 +6,7 @@ import { parseReference, type Reference, referenceName, withDefaultTag } from ".
 import type { Repository } from "../registry/registry.ts";
 import type { Session } from "../session/session.ts";
 import { writeArtifact } from "./artifact.ts";
-import { readArtifact } from "./artifact-reader.ts";
+import { readArtifact, showType } from "./artifact-reader.ts";
 import { boolean, invalid, parseArtifactForm, parseBlobForm } from "./attributes.ts";
 import { mountArtifact, mountConfigIn } from "./mounts.ts";
 import type { ObjectStore } from "./objects.ts";
@@ -73,12 +73,14 @@ export function createRegistryBackend({ openRepository, sources }: RegistryBacke
 			const name = referenceName(reference);
 			return {
 				name: attrs["ref"] ?? "",
-				read: async ({ signal }) => {
+				read: async (context) => {
+					const { signal } = context;
 					const found =
 						reference.digest === undefined
 							? await repository.resolve(reference.tag ?? "latest", { signal, withBytes: true })
 							: await repository.manifest(reference.digest, { signal });
 					const root = found.bytes ?? (await repository.manifest(found.descriptor.digest, { signal })).bytes;
+					await showType(root, context);
 					const caches = await readArtifact(
 						root,
 						{
