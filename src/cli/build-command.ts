@@ -13,6 +13,7 @@ import { engineOptions } from "./engine-options.ts";
 import { helpLines, type ParsedFlags, parseFlags } from "./flags.ts";
 import { metadataJson } from "./metadata-file.ts";
 import { printWarnings } from "./print-warnings.ts";
+import { readSourcePolicy } from "./source-policy.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** `slipway build`: gives the exit code. Errors are thrown; the caller prints them. */
@@ -134,6 +135,10 @@ const solveHere: Solve = async (plan, flags, terminal, progress, watch) => {
 	if (why !== undefined && plan.progressMode !== "quiet") {
 		terminal.stderr.write(`WARNING: all files of the image will belong to root: ${why}\n`);
 	}
+	const policy = await readSourcePolicy(terminal);
+	const sourcePolicies = policy && [
+		(await import("../control/source-policy-message.ts")).fromPolicyMessage(policy),
+	];
 	await using engine = await terminal.openEngine(engineOptions(flags, terminal));
 	await using session = createLocalSession(plan.lends);
 	try {
@@ -141,6 +146,7 @@ const solveHere: Solve = async (plan, flags, terminal, progress, watch) => {
 			{
 				...solveRequest(plan),
 				entitlements: plan.entitlements,
+				...(sourcePolicies === undefined ? {} : { sourcePolicies }),
 				cacheMountImports: plan.caches.mountImports,
 				cacheMountExports: plan.caches.mountExports,
 			},
@@ -173,6 +179,7 @@ const solveElsewhere: Solve = async (plan, flags, terminal, progress) => {
 			"--cache-mount-from and --cache-mount-to need the own builder: BuildKit's protocol does not know them",
 		);
 	}
+	const sourcePolicy = await readSourcePolicy(terminal);
 	const { connectClient } = await import("../client/connect.ts");
 	const { tlsDirectory } = await import("../client/dial.ts");
 	const directory = flags.string("tlsdir");
@@ -182,7 +189,11 @@ const solveElsewhere: Solve = async (plan, flags, terminal, progress) => {
 		...(directory === undefined ? {} : { tls: tlsDirectory(resolve(terminal.cwd, directory)) }),
 	});
 	return await client.solve(
-		{ ...solveRequest(plan), entitlements: plan.entitlements },
+		{
+			...solveRequest(plan),
+			entitlements: plan.entitlements,
+			...(sourcePolicy === undefined ? {} : { sourcePolicy }),
+		},
 		{ lends: plan.lends, progress, signal: terminal.interrupted },
 	);
 };
