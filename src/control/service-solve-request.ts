@@ -5,6 +5,7 @@ import { fromDefinitionMessage } from "../llb/definition-message.ts";
 import type { Definition } from "../llb/llb.ts";
 import type { BuildRequest } from "./control.ts";
 import { parseEntitlement } from "./entitlements.ts";
+import { checkAttestations } from "./service-attestations.ts";
 
 /** What a client asked for, in the terms of this builder. */
 export interface SolveOrder {
@@ -14,6 +15,8 @@ export interface SolveOrder {
 	readonly internal: boolean;
 	/** The session that decides about sources; empty for none. */
 	readonly policySessionId: string;
+	/** Of what is asked for and will not be done. */
+	readonly warning?: string;
 }
 
 const compatibilityVersions = [10, 20, 30];
@@ -32,7 +35,7 @@ export function readSolveRequest(message: messages.SolveRequest): SolveOrder {
 		throw new SlipwayError("invalid-argument", "a build has no ref");
 	}
 	const { frontend, attrs } = readFrontend(message);
-	checkAttestations(attrs);
+	const { warning } = checkAttestations(attrs);
 	const request: BuildRequest = {
 		ref: message.Ref,
 		frontend,
@@ -55,6 +58,7 @@ export function readSolveRequest(message: messages.SolveRequest): SolveOrder {
 		sessionId: message.Session,
 		internal: message.Internal,
 		policySessionId: message.SourcePolicySession,
+		...(warning === undefined ? {} : { warning }),
 	};
 }
 
@@ -140,13 +144,4 @@ function readCacheImports(cache: messages.CacheOptions | undefined): BuildReques
 		})),
 		...(cache?.ImportRefsDeprecated ?? []).map((ref) => ({ type: "registry", attrs: { ref } })),
 	];
-}
-
-function checkAttestations(attrs: Readonly<Record<string, string>>): void {
-	for (const key of Object.keys(attrs)) {
-		const type = /^(?:attest:|build-arg:BUILDKIT_ATTEST_)(.*)$/s.exec(key)?.[1]?.toLowerCase();
-		if (type !== undefined && type !== "sbom" && type !== "provenance") {
-			throw new SlipwayError("unknown", `unknown attestation type ${JSON.stringify(type)}`);
-		}
-	}
 }

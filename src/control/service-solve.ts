@@ -16,6 +16,7 @@ import type { Session } from "../session/session.ts";
 import { traceBuild } from "./build-trace.ts";
 import type { BuildOptions, BuildRequest, BuildResponse } from "./control.ts";
 import type { ControlServiceOptions } from "./service.ts";
+import { warnOfBuild } from "./service-attestations.ts";
 import type { Builds, OpenBuild } from "./service-builds.ts";
 import { noSession } from "./service-no-session.ts";
 import { sessionVerifier } from "./service-policy.ts";
@@ -133,7 +134,7 @@ async function recorded(
 
 async function runForClient(
 	services: SolveServices,
-	{ request, sessionId, policySessionId }: SolveOrder,
+	{ request, sessionId, policySessionId, warning }: SolveOrder,
 	{ build, call, watch }: SolveCall,
 ): Promise<BuildResponse> {
 	const waiting = AbortSignal.any([call.signal, build.signal]);
@@ -143,6 +144,9 @@ async function runForClient(
 			? undefined
 			: sessionVerifier(await services.sessions.find(policySessionId, { signal: waiting }));
 	const signal = AbortSignal.any([waiting, session.closed]);
+	if (warning !== undefined) {
+		warnOfBuild(watch.progress, warning);
+	}
 	try {
 		return await services.controller.build(request, {
 			...watch,

@@ -147,6 +147,10 @@ test("a ref that is taken, one that is not known, entitlements and caches that c
 		"unknown",
 		'unknown attestation type "other"',
 	]);
+	assert.deepEqual(await failure(solve({ FrontendAttrs: new Map([["attest:sbom", ""]]) })), [
+		"unimplemented",
+		"SBOM attestations are not supported yet: build without --sbom",
+	]);
 });
 
 test("requests of older clients: one exporter, caches by ref, the epoch for exporters, gateway.v0 of the built-in frontend", async () => {
@@ -192,6 +196,24 @@ test("requests of older clients: one exporter, caches by ref, the epoch for expo
 	]);
 	assert.deepEqual(request?.cacheImports, [{ type: "registry", attrs: { ref: "r/i" } }]);
 	assert.deepEqual(request?.entitlements, ["device=vendor.com/x,alias=y", "network.host"]);
+});
+
+test("provenance that will not be made is a warning, unless it is wanted only where there is room for it", async () => {
+	await using fixture = await startService();
+	const { channel } = fixture.served;
+	for (const [ref, value, warnings] of [
+		["b1", "mode=max", ["provenance attestations are not supported yet: the result has none"]],
+		["b2", "mode=min,inline-only=true", []],
+		["b3", "disabled=true", []],
+	] as const) {
+		const FrontendAttrs = new Map([["attest:provenance", value]]);
+		await channel.unary(control.solve, solveRequest({ Ref: ref, FrontendAttrs }), options);
+		const status = await statusOf(channel, ref);
+		assert.deepEqual(
+			status.warnings.map(({ short }) => Buffer.from(short).toString()),
+			warnings,
+		);
+	}
 });
 
 test("a build ends when its caller, its session or the builder does", async () => {
