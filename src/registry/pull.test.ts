@@ -129,6 +129,40 @@ test("blob: a transfer that is cut is resumed where it broke", () =>
 		assert.equal(registry.log.length, 4);
 	}));
 
+test("blob, manifest: a server that stands still is asked again, for what is missing", () =>
+	withRegistry(
+		async (registry, repository) => {
+			const blob = registry.addBlob(bytes);
+			const { digest } = registry.addManifest("a/b", "v1", mediaTypes.ociIndex, document);
+			let stalls = 0;
+			registry.lie = (request, response) => {
+				if (stalls++ > 1) {
+					return false;
+				}
+				if (request.url?.includes("/blobs/")) {
+					const from = stalls === 1 ? 0 : 50_000;
+					response.writeHead(from === 0 ? 200 : 206, { "content-length": bytes.length - from });
+					response.write(bytes.subarray(from, from + 50_000));
+				}
+				return true;
+			};
+			assert.deepEqual(await read(repository, blob), bytes);
+			assert.deepEqual(
+				registry.log.map((line) => line.split(" ")[0]),
+				["GET", "GET", "GET"],
+			);
+			stalls = 1;
+			const found = await repository.manifest(digest as Descriptor["digest"], { signal });
+			assert.equal(found.descriptor.digest, digest);
+			registry.lie = () => true;
+			await assert.rejects(repository.manifest(digest as Descriptor["digest"], { signal }), (thrown) => {
+				assert.match(String(thrown), new RegExp(`${registry.host} did not answer in time`));
+				return hasCode(thrown, "deadline-exceeded");
+			});
+		},
+		{ timeouts: { stallMs: 100, answerMs: 100 }, retry: { attempts: 3, delayMs: 0 } },
+	));
+
 test("blob: a server without ranges is read from the start again", () =>
 	withRegistry(async (registry, repository) => {
 		const blob = registry.addBlob(bytes);
