@@ -50,6 +50,7 @@ import {
 	measureRecord,
 	pruneCandidates,
 	type RecordUsage,
+	removeUnnamedBlobs,
 	shareOut,
 } from "./usage.ts";
 
@@ -313,6 +314,47 @@ class Manager implements CacheManager, RefOwner {
 	}
 
 	async *prune(options: PruneOptions): AsyncGenerator<UsageRecord, void> {
+		let removed = false;
+		try {
+			for await (const line of this.#pruneRecords(options)) {
+				removed = true;
+				yield line;
+			}
+			const line = await this.#pruneBlobs(options);
+			if (line !== undefined) {
+				yield line;
+			}
+		} finally {
+			if (removed) {
+				this.#options.afterPrune?.();
+			}
+		}
+	}
+
+	async #pruneBlobs({
+		matches,
+		keepDurationMs = 0,
+		keepBytes,
+		signal,
+	}: PruneOptions): Promise<UsageRecord | undefined> {
+		const describe = (usage: SnapshotUsage): UsageRecord =>
+			describeOther("blobs", "blobs that nothing names any more", { ...usage, inUse: false });
+		if (this.#options.keptBlobs === undefined || matches?.(describe(nothingUsed)) === false) {
+			return undefined;
+		}
+		// A build may be about to name what is there already.
+		if ([...this.#table.all()].some(({ handles }) => handles > 0)) {
+			return undefined;
+		}
+		const usage = await removeUnnamedBlobs(await this.#measuring(signal), {
+			// Under a limit only what is of no use: documents of images spare a question to their registry.
+			olderThanMs: Math.max(keepDurationMs, keepBytes === undefined ? youngBlobMs : documentMs),
+			removed: (digest) => this.#options.blobRemoved?.(digest),
+		});
+		return usage.inodes === 0 ? undefined : describe(usage);
+	}
+
+	async *#pruneRecords(options: PruneOptions): AsyncGenerator<UsageRecord, void> {
 		const { signal, keepBytes } = options;
 		let measuring: MeasureOptions | undefined;
 		let used = 0;
@@ -322,48 +364,40 @@ class Manager implements CacheManager, RefOwner {
 			used = records.reduce((sum, record) => sum + (record.shared ? 0 : record.bytes), 0);
 		}
 		const skipped = new Set<CacheRecord>();
-		let removed = false;
-		try {
-			for (;;) {
-				signal.throwIfAborted();
-				if (keepBytes !== undefined && used <= keepBytes) {
-					return;
-				}
-				const candidates = pruneCandidates(
-					this.#table.all(),
-					(record) => this.#isShared(record),
-					options,
-					Date.now(),
-				).filter((record) => !skipped.has(record));
-				if (candidates.length === 0) {
-					return;
-				}
-				for (const record of candidates) {
-					signal.throwIfAborted();
-					measuring ??= await this.#measuring(signal);
-					const usage = await measureRecord(record, measuring);
-					const line = describeRecord(record, usage, { inUse: false, shared: this.#isShared(record) });
-					if (options.matches?.(line) === false) {
-						skipped.add(record);
-						continue;
-					}
-					// Somebody may have taken it while it was measured.
-					if (record.removed || isInUse(record) || record.children.size > 0 || !isShown(record)) {
-						continue;
-					}
-					removed = true;
-					await this.#remove(withDescendants([record]));
-					used -= usage.bytes;
-					yield line;
-					if (keepBytes !== undefined) {
-						// What stood under it may be worth less than what came next.
-						break;
-					}
-				}
+		for (;;) {
+			signal.throwIfAborted();
+			if (keepBytes !== undefined && used <= keepBytes) {
+				return;
 			}
-		} finally {
-			if (removed) {
-				this.#options.afterPrune?.();
+			const candidates = pruneCandidates(
+				this.#table.all(),
+				(record) => this.#isShared(record),
+				options,
+				Date.now(),
+			).filter((record) => !skipped.has(record));
+			if (candidates.length === 0) {
+				return;
+			}
+			for (const record of candidates) {
+				signal.throwIfAborted();
+				measuring ??= await this.#measuring(signal);
+				const usage = await measureRecord(record, { ...measuring, alone: true });
+				const line = describeRecord(record, usage, { inUse: false, shared: this.#isShared(record) });
+				if (options.matches?.(line) === false) {
+					skipped.add(record);
+					continue;
+				}
+				// Somebody may have taken it while it was measured.
+				if (record.removed || isInUse(record) || record.children.size > 0 || !isShown(record)) {
+					continue;
+				}
+				await this.#remove(withDescendants([record]));
+				used -= usage.bytes;
+				yield line;
+				if (keepBytes !== undefined) {
+					// What stood under it may be worth less than what came next.
+					break;
+				}
 			}
 		}
 	}
@@ -628,6 +662,10 @@ class Manager implements CacheManager, RefOwner {
 		}
 	}
 }
+
+/** More than there is between the writing of an image's documents and that of its name. */
+const youngBlobMs = 60_000;
+const documentMs = 24 * 3_600_000;
 
 const noBlobs: ReadonlySet<Digest> = new Set();
 const nothingUsed: RecordUsage = { bytes: 0, inodes: 0, shared: new Float64Array() };

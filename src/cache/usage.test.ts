@@ -1,9 +1,14 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { linkSync, writeFileSync } from "node:fs";
+import { linkSync, utimesSync, writeFileSync } from "node:fs";
+import { Readable } from "node:stream";
 import { test } from "node:test";
+import { sha256 } from "../oci/digest.ts";
+import type { SnapshotUsage } from "../snapshot/snapshot.ts";
 import type { PruneOptions, UsageRecord } from "./cache.ts";
 import { type CacheFixture, openFixture } from "./cache-fixture.ts";
+import { RecordTable } from "./record-table.ts";
+import { removeUnnamedBlobs } from "./usage.ts";
 
 /** `du` of the snapshots, without the directory that they are in. */
 function disk({ folder }: CacheFixture): number {
@@ -77,6 +82,53 @@ test("a directory that stays writable was used when what was made of it was", as
 	assert.ok((used.lastUsedAt ?? 0) > Date.now() - 60_000);
 	assert.deepEqual(await pruned(fixture, { keepDurationMs: 3_600_000 }), []);
 });
+
+test("a blob of two records is freed with the second; blobs without a name go when they are old", async () => {
+	await using fixture = await openFixture();
+	const { cache, content, signal } = fixture;
+	const layers = [];
+	for (const parent of ["a", "b"]) {
+		const base = await fixture.make(undefined, (dir) => writeFileSync(`${dir}/${parent}`, parent));
+		const top = await fixture.make(base, (dir) => {
+			writeFileSync(`${dir}/same`, Buffer.alloc(200_000, "s"));
+			for (const path of [`${dir}/same`, dir]) {
+				utimesSync(path, 1, 1);
+			}
+		});
+		layers.push(...(await top.blobs({ compression: "uncompressed", force: false, signal })).slice(1));
+		await base.release();
+		await top.release();
+	}
+	assert.equal(layers[0]?.descriptor.digest, layers[1]?.descriptor.digest);
+	const blobs = (): number => usedBlobs(fixture.folder);
+	const before = disk(fixture) + blobs();
+	const freed = sum(await pruned(fixture, { matches: ({ parents }) => parents.length > 0 }));
+	assert.equal(freed, before - disk(fixture) - blobs());
+	assert.ok(freed > 600_000);
+
+	const bytes = Buffer.from("nobody's");
+	const digest = sha256(bytes);
+	await content.write(Readable.from([bytes]), { signal });
+	const removed: string[] = [];
+	const remove = (olderThanMs: number): Promise<SnapshotUsage> =>
+		removeUnnamedBlobs(
+			{ table: new RecordTable(fixture.database), content, kept: new Set(), signal },
+			{ olderThanMs, removed: (each) => removed.push(each) },
+		);
+	assert.equal((await remove(60_000)).inodes, 0);
+	assert.equal((await remove(-60_000)).inodes > 0, true);
+	assert.ok(removed.includes(digest));
+	assert.equal(await content.info(digest), undefined);
+	assert.deepEqual(
+		(await cache.usage({ signal })).filter(({ id }) => id === "images"),
+		[],
+	);
+});
+
+function usedBlobs(folder: string): number {
+	const output = execFileSync("du", ["-s", "--block-size=1", `${folder}/content/blobs/sha256`]).toString();
+	return Number.parseInt(output, 10);
+}
 
 test("what no record has is shown and never pruned; hooks are told of blobs and of an end", async () => {
 	await using fixture = await openFixture();

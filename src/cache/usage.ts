@@ -36,12 +36,19 @@ const smallTree = 200;
  * What a record takes of the disk: its snapshots and blobs, in allocated blocks. A blob of several records is counted with the
  * oldest of them. The answer for the snapshots is kept while it can't change.
  */
-export async function measureRecord(record: CacheRecord, options: MeasureOptions): Promise<RecordUsage> {
-	const { table, content, kept } = options;
+export async function measureRecord(
+	record: CacheRecord,
+	options: MeasureOptions & {
+		/** What removing the record frees: of blobs those that no other has. */
+		readonly alone?: boolean;
+	},
+): Promise<RecordUsage> {
+	const { table, content, kept, alone = false } = options;
 	const files = await measureFiles(record, options);
 	let { bytes, inodes } = files;
 	for (const digest of record.blobs.keys()) {
-		if (!kept.has(digest) && table.blobOwners(digest)[0] === record) {
+		const owners = table.blobOwners(digest);
+		if (!kept.has(digest) && owners[0] === record && !(alone && owners.length > 1)) {
 			const size = await blobBytes(content, digest);
 			bytes += size ?? 0;
 			inodes += size === undefined ? 0 : 1;
@@ -159,6 +166,31 @@ export async function measureOtherBlobs({
 	return { bytes, inodes };
 }
 
+/** Removes blobs that no record and nobody else names: of images whose name another one has got, of exports that were killed. */
+export async function removeUnnamedBlobs(
+	{ table, content, kept, signal }: Pick<MeasureOptions, "table" | "content" | "kept" | "signal">,
+	{ olderThanMs, removed }: { readonly olderThanMs: number; readonly removed: (digest: Digest) => void },
+): Promise<SnapshotUsage> {
+	let bytes = 0;
+	let inodes = 0;
+	const before = Date.now() - olderThanMs;
+	for await (const digest of listDigests(content)) {
+		signal.throwIfAborted();
+		const path = content.path?.(digest);
+		if (path === undefined || kept.has(digest) || table.hasBlob(digest)) {
+			continue;
+		}
+		const stat = statSync(path, { throwIfNoEntry: false });
+		if (stat !== undefined && stat.mtimeMs < before && stat.ctimeMs < before) {
+			await content.delete(digest);
+			removed(digest);
+			bytes += stat.blocks * 512;
+			inodes++;
+		}
+	}
+	return { bytes, inodes };
+}
+
 /** Names only, where blobs are files: the store's own list asks for the size of each. */
 export async function* listDigests(
 	content: ContentStore & Partial<LocalContent>,
@@ -182,11 +214,15 @@ export async function* listDigests(
 }
 
 /** What is no record and goes with none: shown, so that all of the disk is accounted for, and never pruned. */
-export function describeOther(id: string, description: string, usage: SnapshotUsage): UsageRecord {
+export function describeOther(
+	id: string,
+	description: string,
+	usage: SnapshotUsage & { readonly inUse?: boolean },
+): UsageRecord {
 	return {
 		id: id as RefId,
 		mutable: false,
-		inUse: true,
+		inUse: usage.inUse ?? true,
 		shared: false,
 		parents: [],
 		createdAt: 0,
@@ -194,7 +230,8 @@ export function describeOther(id: string, description: string, usage: SnapshotUs
 		usageCount: 0,
 		description,
 		recordType: "internal",
-		...usage,
+		bytes: usage.bytes,
+		inodes: usage.inodes,
 	};
 }
 
