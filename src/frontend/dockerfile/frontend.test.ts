@@ -153,6 +153,14 @@ suite("syntax", () => {
 		assert.deepEqual(bridge.resolved, []);
 	});
 
+	test("the built-in one gives way to an image that the client puts in its place", async () => {
+		for (const key of ["context:docker/dockerfile:1", "context:docker/dockerfile:1::linux/amd64"]) {
+			const options = { [key]: "docker-image://example.com/own" };
+			const { bridge } = await solve("# syntax=docker/dockerfile:1\nFROM alpine\n", { options });
+			assert.equal(bridge.asked[0]?.options["source"], "docker/dockerfile:1");
+		}
+	});
+
 	test("an error of another image has the place that names it, unless it has one of its own", async () => {
 		const frontendError = new SlipwayError("not-found", "no such image");
 		const error = await failure(

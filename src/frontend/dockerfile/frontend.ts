@@ -7,7 +7,7 @@ import {
 	wrap,
 } from "../../errors/errors.ts";
 import { formatPlatformAll, hostPlatform, normalizePlatform, type Platform } from "../../oci/platform.ts";
-import { parseReference } from "../../oci/reference.ts";
+import { familiarReference, parseReference } from "../../oci/reference.ts";
 import type {
 	Frontend,
 	FrontendBridge,
@@ -173,10 +173,10 @@ function otherFrontend(options: FrontendRequest["options"], file: SourceFile): O
 	const given = options[syntaxArg];
 	if (given !== undefined) {
 		const [ref = ""] = trimSpace(given).split(" ", 1);
-		return isOwnFrontend(ref) ? undefined : { ref, cmdline: given, ranges: undefined };
+		return isBuiltIn(ref, options) ? undefined : { ref, cmdline: given, ranges: undefined };
 	}
 	const directive = detectSyntax(file.data);
-	return directive === undefined || isOwnFrontend(directive.ref) ? undefined : directive;
+	return directive === undefined || isBuiltIn(directive.ref, options) ? undefined : directive;
 }
 
 /** Its answer is ours. */
@@ -196,6 +196,17 @@ async function forward(
 		}
 		throw findDetail(error, "source") === undefined ? withSource(error, file, ranges) : error;
 	}
+}
+
+/** This frontend, unless the client puts another image in its place. */
+function isBuiltIn(name: string, options: FrontendRequest["options"]): boolean {
+	if (!isOwnFrontend(name)) {
+		return false;
+	}
+	const familiar = familiarReference(parseReference(name)).replace(/:latest$/, "");
+	return !Object.keys(options).some(
+		(key) => key === `context:${familiar}` || key.startsWith(`context:${familiar}::`),
+	);
 }
 
 /** Whether the image that is named is this frontend. */
