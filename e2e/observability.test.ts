@@ -148,7 +148,7 @@ describe("a daemon that is watched", () => {
 			const spans = Buffer.concat(parts)
 				.toString()
 				.trim()
-				.split(/\n(?=\{\n)/)
+				.split("\n")
 				.map(
 					(text) =>
 						JSON.parse(text) as {

@@ -2,22 +2,33 @@ import type { AnyValue, InstrumentationScope, KeyValue } from "./generated/otlp/
 import type { ResourceSpans, Span } from "./generated/otlp/trace.ts";
 
 /**
- * The trace of a build as its history keeps it (`application/vnd.buildkit.otlp.json.v0`): one JSON document for each span, in the
+ * The trace of a build as its history keeps it (`application/vnd.buildkit.otlp.json.v0`): one JSON document on a line for each span, in the
  * shape of the Go SDK's span stubs, which is what `buildctl debug logs --trace` and `docker buildx history trace` read.
  */
 export function traceJson(spans: readonly ResourceSpans[]): string {
-	let text = "";
+	const parts: string[] = [];
 	for (const { resource, scopeSpans } of spans) {
+		const attributes = (resource?.attributes ?? []).map(attribute);
 		for (const { scope, spans: inScope } of scopeSpans) {
+			// Where spans come from is most of their text, and the same for all.
+			const origin = JSON.stringify({
+				Resource: attributes,
+				InstrumentationScope: instrumentation(scope),
+				InstrumentationLibrary: instrumentation(scope),
+			});
 			for (const span of inScope) {
-				text += `${JSON.stringify(stub(span, resource?.attributes ?? [], scope), undefined, "  ")}\n`;
+				parts.push(JSON.stringify(stub(span)).slice(0, -1), ",", origin.slice(1), "\n");
 			}
 		}
 	}
-	return text;
+	return parts.join("");
 }
 
-function stub(span: Span, resource: readonly KeyValue[], scope: InstrumentationScope | undefined): object {
+function instrumentation(scope: InstrumentationScope | undefined): object {
+	return { Name: scope?.name ?? "", Version: scope?.version ?? "", SchemaURL: "", Attributes: {} };
+}
+
+function stub(span: Span): object {
 	const flags = (span.flags & 1) === 1 ? "01" : "00";
 	const contextOf = (spanId: Uint8Array, isRemote: boolean): object => ({
 		TraceID: hex(span.traceId, 32),
@@ -27,12 +38,6 @@ function stub(span: Span, resource: readonly KeyValue[], scope: InstrumentationS
 		Remote: isRemote,
 	});
 	const hasParent = span.parentSpanId.length > 0;
-	const instrumentation = {
-		Name: scope?.name ?? "",
-		Version: scope?.version ?? "",
-		SchemaURL: "",
-		Attributes: {},
-	};
 	return {
 		Name: span.name,
 		SpanContext: contextOf(span.spanId, false),
@@ -76,9 +81,6 @@ function stub(span: Span, resource: readonly KeyValue[], scope: InstrumentationS
 		DroppedEvents: span.droppedEventsCount,
 		DroppedLinks: span.droppedLinksCount,
 		ChildSpanCount: 0,
-		Resource: resource.map(attribute),
-		InstrumentationScope: instrumentation,
-		InstrumentationLibrary: instrumentation,
 	};
 }
 
@@ -145,11 +147,16 @@ function hex(bytes: Uint8Array, digits: number): string {
 	return Buffer.from(bytes).toString("hex").padStart(digits, "0");
 }
 
+let lastSecond = { seconds: -1, text: "" };
+
 /** RFC 3339 with nanoseconds, without trailing zeros. */
 function goTime(nanoseconds: bigint): string {
-	const seconds = nanoseconds / 1_000_000_000n;
 	// The last second that a date can hold is far enough.
-	const date = new Date(Math.min(Number(seconds) * 1000, 253_402_300_799_000)).toISOString().slice(0, 19);
-	const fraction = (nanoseconds % 1_000_000_000n).toString().padStart(9, "0").replace(/0+$/, "");
-	return `${date}${fraction === "" ? "" : `.${fraction}`}Z`;
+	const seconds = Math.min(Number(nanoseconds / 1_000_000_000n), 253_402_300_799);
+	if (lastSecond.seconds !== seconds) {
+		lastSecond = { seconds, text: new Date(seconds * 1000).toISOString().slice(0, 19) };
+	}
+	const fraction = Number(nanoseconds % 1_000_000_000n);
+	const digits = fraction === 0 ? "" : `.${String(fraction).padStart(9, "0").replace(/0+$/, "")}`;
+	return `${lastSecond.text}${digits}Z`;
 }

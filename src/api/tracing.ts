@@ -14,8 +14,12 @@ import { childOf, parentSpan, type SpanContext } from "./trace-context.ts";
 export interface Tracing {
 	/** Begins a span that counts when it is ended. */
 	start(name: string, options?: SpanOptions): ActiveSpan;
-	/** A span whose both ends are known. */
-	add(name: string, options: SpanOptions & SpanEnd & { readonly context?: SpanContext }): void;
+	/** Spans whose both ends are known, as spans of this process; nobody gets them yet. */
+	describe(spans: readonly KnownSpan[]): ResourceSpans;
+	/** To the collector, but not to recordings. */
+	collect(spans: ResourceSpans): void;
+	/** Whether there is a collector. */
+	readonly collects: boolean;
 	/** A served call, as a span below its caller's. */
 	addCall(call: CallRecord): void;
 	/** Collects the spans of one trace from now on. */
@@ -43,6 +47,13 @@ export interface SpanEnd {
 	/** Sentence; set for what failed. */
 	readonly error?: string | undefined;
 	readonly attributes?: Attributes;
+}
+
+export interface KnownSpan extends SpanOptions, SpanEnd {
+	readonly name: string;
+	readonly context: SpanContext;
+	readonly startMs: number;
+	readonly endMs: number;
 }
 
 export interface ActiveSpan {
@@ -94,17 +105,15 @@ export function createTracing(options: TracingOptions): Tracing {
 		}
 	};
 
-	const emit = (span: Span, sampled: boolean): void => {
-		const spans = { resource, scopeSpans: [{ scope, spans: [span], schemaUrl: "" }], schemaUrl: "" };
-		keep(spans);
-		if (sampled) {
-			collector?.write(spans);
-		}
-	};
+	const describe = (known: readonly KnownSpan[]): ResourceSpans => ({
+		resource,
+		scopeSpans: [{ scope, spans: known.map(spanOf), schemaUrl: "" }],
+		schemaUrl: "",
+	});
 
-	const start = (name: string, spanOptions: SpanOptions = {}, fixed?: SpanContext): ActiveSpan => {
-		const { parent, kind = "internal", startMs = nowMs(), attributes = {} } = spanOptions;
-		const child = fixed ?? childOf(parent);
+	const start = (name: string, spanOptions: SpanOptions = {}): ActiveSpan => {
+		const { parent, startMs = nowMs(), attributes } = spanOptions;
+		const child = childOf(parent);
 		const context = parent === undefined ? { ...child, sampled: samples(child.traceId) } : child;
 		let ended = false;
 		return {
@@ -114,33 +123,22 @@ export function createTracing(options: TracingOptions): Tracing {
 					return;
 				}
 				ended = true;
-				emit(
-					{
-						...emptySpan(),
-						traceId: Buffer.from(context.traceId, "hex"),
-						spanId: Buffer.from(context.spanId, "hex"),
-						traceState: context.state,
-						parentSpanId: Buffer.from(parent?.spanId ?? "", "hex"),
-						name,
-						kind: kinds[kind],
-						startTimeUnixNano: nanoseconds(startMs),
-						endTimeUnixNano: nanoseconds(Math.max(startMs, endMs)),
-						attributes: keyValues({ ...attributes, ...more }),
-						status:
-							error === undefined ? undefined : { code: Status_StatusCode.STATUS_CODE_ERROR, message: error },
-						flags: context.sampled ? 1 : 0,
-					},
-					context.sampled,
-				);
+				const spans = describe([
+					{ ...spanOptions, name, context, startMs, endMs, error, attributes: { ...attributes, ...more } },
+				]);
+				keep(spans);
+				if (context.sampled) {
+					collector?.write(spans);
+				}
 			},
 		};
 	};
 
 	return {
-		start: (name, spanOptions) => start(name, spanOptions),
-		add(name, { context, ...both }) {
-			start(name, both, context).end(both);
-		},
+		start,
+		describe,
+		collect: (spans) => collector?.write(spans),
+		collects: collector !== undefined,
 		addCall({ path, metadata, startedMs, endedMs, error }) {
 			if (collector === undefined && recordings.size === 0) {
 				return;
@@ -179,6 +177,24 @@ export function createTracing(options: TracingOptions): Tracing {
 				return { partialSuccess: undefined };
 			}),
 		],
+	};
+}
+
+function spanOf(known: KnownSpan): Span {
+	const { name, context, parent, kind = "internal", startMs, endMs, error, attributes = {} } = known;
+	return {
+		...emptySpan(),
+		traceId: Buffer.from(context.traceId, "hex"),
+		spanId: Buffer.from(context.spanId, "hex"),
+		traceState: context.state,
+		parentSpanId: Buffer.from(parent?.spanId ?? "", "hex"),
+		name,
+		kind: kinds[kind],
+		startTimeUnixNano: nanoseconds(startMs),
+		endTimeUnixNano: nanoseconds(Math.max(startMs, endMs)),
+		attributes: keyValues(attributes),
+		status: error === undefined ? undefined : { code: Status_StatusCode.STATUS_CODE_ERROR, message: error },
+		flags: context.sampled ? 1 : 0,
 	};
 }
 

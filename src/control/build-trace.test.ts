@@ -36,7 +36,8 @@ test("traceBuild: one span for each run of a step, below the build's, below the 
 	trace.end("build failed");
 	const stubs = trace
 		.take()
-		.split(/(?<=^\}\n)/m)
+		.trim()
+		.split("\n")
 		.map((text) => JSON.parse(text) as Stub);
 	assert.deepEqual(
 		stubs.map(({ Name, Status }) => [Name, Status.Description]),

@@ -1,7 +1,12 @@
-import type { SpanContext } from "../api/trace-context.ts";
+import { childOf, type SpanContext } from "../api/trace-context.ts";
 import { traceJson } from "../api/trace-json.ts";
-import type { ActiveSpan, Tracing } from "../api/tracing.ts";
-import type { ProgressEvent, ProgressSink, VertexRecord } from "../progress/progress.ts";
+import type { KnownSpan, Tracing } from "../api/tracing.ts";
+import {
+	type ProgressEvent,
+	type ProgressSink,
+	progressTime,
+	type VertexRecord,
+} from "../progress/progress.ts";
 
 /**
  * A build as a trace: a span for the build, and one below it for each time that a step ran. The steps are taken from the build's
@@ -28,30 +33,38 @@ const buildName = "moby.buildkit.v1.Control/Solve";
 export function traceBuild(tracing: Tracing, { parent, ref }: BuildTraceOptions): BuildTrace {
 	const build = tracing.start(buildName, { parent, kind: "server", attributes: { ref } });
 	const recording = tracing.record(build.context.traceId);
-	/** Of each step that runs, with the time of its start. */
-	const open = new Map<string, { readonly started: number; readonly span: ActiveSpan }>();
-	const seen = new Map<string, number>();
+	/** By digest: the start of the run that is under way, and of the last one that ended. */
+	const running = new Map<string, VertexRecord>();
+	const ended = new Map<string, number>();
+	/** Made into spans when somebody wants them: a large graph has ten thousand, and mostly nobody does. */
+	const runs: StepRun[] = [];
 
-	const onVertex = ({ digest, name, started, completed, cached, error }: VertexRecord): void => {
+	const add = (vertex: VertexRecord, completed: number, error: string | undefined): void => {
+		const run = { vertex, completed, error, context: childOf(build.context) };
+		if (runs.length < maxRuns) {
+			runs.push(run);
+		}
+		if (tracing.collects && build.context.sampled) {
+			tracing.collect(tracing.describe([spanOf(run, build.context)]));
+		}
+	};
+
+	const onVertex = (vertex: VertexRecord): void => {
+		const { digest, started, completed, error } = vertex;
 		// The same record comes again with each change of its state.
-		if (started === undefined || seen.get(digest) === started) {
+		if (started === undefined || ended.get(digest) === started) {
 			return;
 		}
-		let running = open.get(digest);
-		if (running?.started !== started) {
-			running?.span.end({ endMs: started });
-			const span = tracing.start(cached ? `cache request: ${name}` : name, {
-				parent: build.context,
-				startMs: started,
-				attributes: { vertex: digest },
-			});
-			running = { started, span };
-			open.set(digest, running);
+		const before = running.get(digest);
+		if (before !== undefined && before.started !== started) {
+			add(before, started, undefined);
 		}
-		if (completed !== undefined) {
-			running.span.end({ endMs: completed, error: error === "" ? undefined : error, attributes: { cached } });
-			open.delete(digest);
-			seen.set(digest, started);
+		if (completed === undefined) {
+			running.set(digest, vertex);
+		} else {
+			running.delete(digest);
+			ended.set(digest, started);
+			add(vertex, completed, error === "" ? undefined : error);
 		}
 	};
 
@@ -63,15 +76,39 @@ export function traceBuild(tracing: Tracing, { parent, ref }: BuildTraceOptions)
 			}
 		},
 		end(error) {
-			for (const { span } of open.values()) {
-				span.end({ error: "context canceled" });
+			for (const vertex of running.values()) {
+				add(vertex, progressTime(), "context canceled");
 			}
-			open.clear();
+			running.clear();
 			build.end({ error });
 		},
 		take() {
 			recording[Symbol.dispose]();
-			return traceJson(recording.spans());
+			const steps = tracing.describe(runs.map((run) => spanOf(run, build.context)));
+			return traceJson([steps, ...recording.spans()]);
 		},
+	};
+}
+
+/** As many as a recording has spans. */
+const maxRuns = 20_000;
+
+interface StepRun {
+	readonly vertex: VertexRecord;
+	readonly completed: number;
+	readonly error: string | undefined;
+	readonly context: SpanContext;
+}
+
+function spanOf({ vertex, completed, error, context }: StepRun, parent: SpanContext): KnownSpan {
+	const { digest, name, cached, started = completed } = vertex;
+	return {
+		name: cached ? `cache request: ${name}` : name,
+		context,
+		parent,
+		startMs: started,
+		endMs: completed,
+		error,
+		attributes: { vertex: digest, cached },
 	};
 }
