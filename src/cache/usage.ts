@@ -225,7 +225,7 @@ export function describeOther(
 		inUse: usage.inUse ?? true,
 		shared: false,
 		parents: [],
-		createdAt: 0,
+		createdAt: Date.now(),
 		lastUsedAt: undefined,
 		usageCount: 0,
 		description,

@@ -1,6 +1,5 @@
 import { statfsSync } from "node:fs";
 import { resolve } from "node:path";
-import type { UsageRecord as CacheUsage } from "../cache/cache.ts";
 import type { Client, PruneRequest, UsageRecord } from "../client/client.ts";
 import { defaultRoot } from "../daemon/default-root.ts";
 import type { Engine } from "../daemon/engine.ts";
@@ -65,6 +64,8 @@ async function ownBuilder(engine: Engine): Promise<DiskBuilder> {
 		[Symbol.asyncDispose]: () => engine[Symbol.asyncDispose](),
 	};
 }
+
+type CacheUsage = Awaited<ReturnType<Engine["parts"]["cache"]["usage"]>>[number];
 
 function clientRecord({ bytes, inodes: _, ...record }: CacheUsage): UsageRecord {
 	return { ...record, size: bytes };
