@@ -209,10 +209,30 @@ function killFirst(child: ChildProcess, pidFile: string): void {
 	const pid = readPid(pidFile);
 	if (pid > 1) {
 		killProcess(pid, "SIGKILL");
-	} else {
-		// Not started yet; the runtime's end takes what it had begun with it.
-		child.kill("SIGKILL", { group: true });
+		return;
 	}
+	// The runtime has not said yet which process it is; by now it may run all the same, and would outlive the runtime. Stopped, the
+	// runtime makes no more of them while they are looked for.
+	child.kill("SIGSTOP", { group: true });
+	for (const descendant of descendantsOf(child.pid)) {
+		killProcess(descendant, "SIGKILL");
+	}
+	child.kill("SIGKILL", { group: true });
+}
+
+/** proc(5), `children`. */
+function descendantsOf(pid: number): readonly number[] {
+	let children: string;
+	try {
+		children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8");
+	} catch {
+		return [];
+	}
+	const direct = children
+		.split(" ")
+		.filter((text) => text !== "")
+		.map(Number);
+	return direct.flatMap((child) => [child, ...descendantsOf(child)]);
 }
 
 function readPid(pidFile: string): number {
