@@ -297,7 +297,7 @@ test("networks: auto ends at the machine's own where nothing else works", async 
 	);
 	assert.equal((await networks.acquire("sandbox", { signal })).namespacePath, undefined);
 	assert.match(said[0] ?? "", /bridge does not work here: invalid subnet/);
-	assert.match(said[1] ?? "", /user does not work here: neither pasta nor slirp4netns/);
+	assert.match(said[1] ?? "", /user does not work here: neither slirp4netns nor pasta/);
 	assert.equal(said[2], "network of steps: host");
 });
 

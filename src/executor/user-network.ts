@@ -1,20 +1,13 @@
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { once } from "node:events";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { SlipwayError } from "../errors/errors.ts";
+import { SlipwayError, toError } from "../errors/errors.ts";
 import { mount, unmount } from "../sys/mount.ts";
-import { NetlinkSocket, netlinkRoute } from "../sys/netlink.ts";
-import {
-	createNetworkNamespace,
-	inNetworkNamespace,
-	listRoutes,
-	type NetworkNamespace,
-} from "../sys/network.ts";
 import { spawn } from "../sys/spawn.ts";
 import type { ChildProcess } from "../sys/sys.ts";
 import { findProgram } from "./find-program.ts";
 import type { NetworkProvider } from "./network.ts";
 import { createNetworkPool, type PooledNetwork } from "./network-pool.ts";
-import { bringLoopbackUp } from "./routed-network.ts";
 
 export interface UserNetworkOptions {
 	/** Of ours: names of namespaces while they are used. */
@@ -30,8 +23,19 @@ interface Carrier {
 	readonly args: (path: string) => readonly string[];
 }
 
-/** slirp4netns has a name server of its own; of pasta's, it is an address that it passes on. */
+/**
+ * In the order in which they are tried; early versions of pasta, such as Debian 12's, lose connections. slirp4netns has a name server of
+ * its own; pasta's is an address that it passes on.
+ */
 const carriers: readonly Carrier[] = [
+	{
+		name: "slirp4netns",
+		nameservers: ["10.0.2.3"],
+		args: (path) => [
+			...["--netns-type=path", "--configure", "--mtu=65520", "--disable-host-loopback"],
+			...[path, "eth0"],
+		],
+	},
 	{
 		name: "pasta",
 		nameservers: ["169.254.1.1"],
@@ -40,14 +44,6 @@ const carriers: readonly Carrier[] = [
 			// No port of the machine is a port of the step, nor the other way round.
 			...["-t", "none", "-u", "none", "-T", "none", "-U", "none"],
 			...["--runas", "0", "--ns-ifname", "eth0", "--netns-only", "--netns", path],
-		],
-	},
-	{
-		name: "slirp4netns",
-		nameservers: ["10.0.2.3"],
-		args: (path) => [
-			...["--netns-type=path", "--configure", "--mtu=65520", "--disable-host-loopback"],
-			...[path, "eth0"],
 		],
 	},
 ];
@@ -71,40 +67,83 @@ export function createUserNetwork(options: UserNetworkOptions): NetworkProvider 
 let counter = 0;
 
 async function connect(options: UserNetworkOptions, signal: AbortSignal): Promise<PooledNetwork> {
-	const found = carriers.flatMap((carrier) => {
+	let reason = new SlipwayError("failed-precondition", "neither slirp4netns nor pasta is on PATH");
+	for (const carrier of carriers) {
 		const program = findProgram(carrier.name, options.searchPath);
-		return program === undefined ? [] : [{ ...carrier, program }];
-	})[0];
-	if (found === undefined) {
-		throw new SlipwayError("failed-precondition", "neither pasta nor slirp4netns is on PATH");
+		if (program !== undefined) {
+			try {
+				return await connectBy({ ...carrier, program }, options, signal);
+			} catch (error) {
+				signal.throwIfAborted();
+				reason = toError(error);
+			}
+		}
 	}
+	throw reason;
+}
+
+async function connectBy(
+	found: Carrier & { readonly program: string },
+	options: UserNetworkOptions,
+	signal: AbortSignal,
+): Promise<PooledNetwork> {
+	await using stack = new AsyncDisposableStack();
+	const holder = await holdNamespace();
+	stack.defer(() => endProcess(holder));
 	const directory = join(options.root, "namespaces");
 	mkdirSync(directory, { recursive: true, mode: 0o700 });
 	const path = join(directory, `${process.pid}-${counter++}`);
-	const namespace = createNetworkNamespace(bringLoopbackUp);
 	writeFileSync(path, "");
+	stack.defer(() => rmSync(path, { force: true }));
 	// pasta shuts itself off from our /proc before it looks for the namespace, so it needs a name elsewhere.
-	mount({ type: "bind", source: namespace.path, options: [] }, path);
-	const carrier = startCarrier([found.program, ...found.args(path)]);
-	const close = async (): Promise<void> => {
-		carrier.stdin?.destroy();
-		await carrier.exited;
+	mount({ type: "bind", source: `/proc/${holder.pid}/ns/net`, options: [] }, path);
+	stack.defer(() => {
 		unmount(path, { detach: true });
-		rmSync(path, { force: true });
-		namespace[Symbol.dispose]();
+	});
+	const carrier = startCarrier([found.program, ...found.args(path)]);
+	stack.defer(() => endProcess(carrier));
+	await untilConnected(holder, { carrier, name: found.name, signal });
+	const kept = stack.move();
+	return {
+		namespacePath: path,
+		nameservers: found.nameservers,
+		[Symbol.asyncDispose]: () => kept.disposeAsync(),
 	};
-	try {
-		await untilConnected(namespace, { carrier, name: found.name, signal });
-	} catch (error) {
-		await close();
-		throw error;
-	}
-	return { namespacePath: path, nameservers: found.nameservers, [Symbol.asyncDispose]: close };
 }
 
-/** The shell ends the program when our end of its input closes, however we end. */
+/**
+ * A process whose only purpose is its network namespace: in a user namespace ours could not come back from one. It ends when our
+ * end of its input closes, however we end.
+ */
+async function holdNamespace(): Promise<ChildProcess> {
+	const holder = spawn({
+		argv: ["unshare", "--net", "/bin/sh", "-c", "echo made; read -r _"],
+		env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
+		stdin: "pipe",
+		stdout: "pipe",
+		stderr: "null",
+		group: "own",
+	});
+	const [first] = await Promise.race([
+		once(holder.stdout ?? process.stdin, "data"),
+		holder.exited.then(() => [undefined]),
+	]);
+	holder.stdout?.destroy();
+	if (first === undefined) {
+		throw new SlipwayError("failed-precondition", "unshare could not make a network namespace");
+	}
+	return holder;
+}
+
+async function endProcess(child: ChildProcess): Promise<void> {
+	child.stdin?.destroy();
+	await child.exited;
+}
+
+/** The shell ends the program when our end of its input closes, however we end, and ends with it. */
 function startCarrier(argv: readonly string[]): ChildProcess {
-	const script = '"$@" </dev/null & read -r _; kill $! 2>/dev/null; wait';
+	const script =
+		'exec 3<&0; "$@" </dev/null 3<&- & c=$!; { read -r _ <&3; kill $c; } & w=$!; exec 3<&-; wait $c; kill $w';
 	return spawn({
 		argv: ["/bin/sh", "-c", script, "sh", ...argv],
 		env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin" },
@@ -116,7 +155,7 @@ function startCarrier(argv: readonly string[]): ChildProcess {
 }
 
 async function untilConnected(
-	namespace: NetworkNamespace,
+	holder: ChildProcess,
 	{
 		carrier,
 		name,
@@ -128,7 +167,7 @@ async function untilConnected(
 		ended = true;
 	});
 	const deadline = performance.now() + readyTimeoutMs;
-	while (!isConnected(namespace)) {
+	while (!isConnected(holder)) {
 		signal.throwIfAborted();
 		if (ended || performance.now() > deadline) {
 			throw new SlipwayError("failed-precondition", `${name} could not connect a network namespace`);
@@ -137,9 +176,8 @@ async function untilConnected(
 	}
 }
 
-function isConnected(namespace: NetworkNamespace): boolean {
-	return inNetworkNamespace(namespace, () => {
-		using socket = new NetlinkSocket(netlinkRoute);
-		return listRoutes(socket).some((route) => route.prefix === 0);
-	});
+/** True when the namespace has a default route, proc(5). */
+function isConnected(holder: ChildProcess): boolean {
+	const routes = readFileSync(`/proc/${holder.pid}/net/route`, "utf8").split("\n");
+	return routes.some((line) => line.split("\t")[1] === "00000000");
 }
