@@ -25,6 +25,7 @@ import type { Session } from "../session/session.ts";
 import type { StepContext } from "../solver/solver.ts";
 import type { MountSpec } from "../sys/sys.ts";
 import type { CacheMounts } from "./cache-mounts.ts";
+import { type Emulation, findEmulator, startEmulator } from "./emulation.ts";
 import { findSecret, type PreparedMounts, prepareMounts } from "./exec-mounts.ts";
 import { mountTree } from "./mounted-tree.ts";
 import { emptyTree } from "./ref-reader.ts";
@@ -150,6 +151,7 @@ class StepContainer implements FrontendContainer {
 	readonly #state: ContainerState;
 	readonly #platform: Platform;
 	readonly #running = new Set<Promise<unknown>>();
+	#emulation: Promise<Emulation> | undefined;
 	/** Resolves when the first process runs, or has failed to. */
 	#first: Promise<void> | undefined;
 	#disposed: Promise<void> | undefined;
@@ -175,6 +177,9 @@ class StepContainer implements FrontendContainer {
 			return { exited, resize: () => {}, signal: () => {} };
 		}
 		const env = await environment(process, { session, platform: this.#platform, signal: life.signal });
+		const { platforms: runnable, searchPath } = this.#services;
+		this.#emulation ??= startEmulator(findEmulator(this.#platform, { runnable, searchPath }));
+		const emulation = await this.#emulation;
 		const runs = Promise.withResolvers<RunningProcess | undefined>();
 		const io: ProcessIo = {
 			terminal: process.terminal,
@@ -182,7 +187,12 @@ class StepContainer implements FrontendContainer {
 		};
 		const common = {
 			id: this.#id,
-			process: { args: process.args, env, cwd: process.cwd || "/", user: process.user },
+			process: {
+				args: [...emulation.args, ...process.args],
+				env,
+				cwd: process.cwd || "/",
+				user: process.user,
+			},
 			security: process.security,
 			io,
 			onOutput: (stream: 1 | 2, chunk: Uint8Array) =>
@@ -196,7 +206,8 @@ class StepContainer implements FrontendContainer {
 			status = this.#services.executor.run({
 				...common,
 				root,
-				mounts: [...mounts, ...this.#state.directories.mounts],
+				mounts: [...mounts, ...this.#state.directories.mounts, ...emulation.mounts],
+				...(emulation.userNamespace === undefined ? {} : { userNamespace: emulation.userNamespace }),
 				network: this.#request.network,
 				...(this.#request.hostname === "" ? {} : { hostname: this.#request.hostname }),
 				extraHosts: this.#request.extraHosts,
