@@ -128,6 +128,10 @@ export function openBuildCaches(
 					}
 				: undefined,
 		export: async (results) => {
+			// The answer to a question has no trees.
+			if (results.length === 0) {
+				return {};
+			}
 			const responses = await Promise.all(
 				exports.targets.map(async (plan, index) => {
 					const { name } = plan.target;

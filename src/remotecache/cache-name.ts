@@ -9,5 +9,5 @@ export function nameOf({ type, attrs }: CacheOptions): string {
 		return ref;
 	}
 	const text = sortedKeys(attrs).map((key) => `${key}=${attrs[key]}`);
-	return `${type}:${hash("sha256", text.join("\n")).slice(0, 16)}`;
+	return `${type}:${BigInt(`0x${hash("sha256", text.join("\n")).slice(0, 16)}`)}`;
 }
