@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { existsSync, readFileSync, statfsSync } from "node:fs";
+import { accessSync, constants, existsSync, readFileSync, statfsSync } from "node:fs";
 import { release, userInfo } from "node:os";
 import { dirname } from "node:path";
 import { defaultRoot, ownUid } from "./default-root.ts";
@@ -64,7 +64,7 @@ function modeOf(
 	if (ids?.kind === "many") {
 		return {
 			name: "rootless",
-			text: "The builder is root of a user namespace: no limits of memory and CPU, no devices, and steps share the machine's network or have none.",
+			text: "The builder is root of a user namespace: no limits of memory and CPU, and no devices.",
 		};
 	}
 	return {
@@ -195,24 +195,30 @@ function cgroupFinding(isRoot: boolean): Finding {
 
 function networkFinding(env: Env, isRoot: boolean): Finding {
 	const subject = "network of RUN";
-	if (!isRoot) {
+	if (isRoot) {
+		return { state: "good", subject, text: "of its own, routed by the kernel" };
+	}
+	const carrier = ["slirp4netns", "pasta"].find((name) => findProgram(name, env) !== undefined);
+	const text = "the machine's own, or none";
+	if (carrier === undefined) {
 		return {
 			state: "lacking",
 			subject,
-			text: "the machine's own, or none: a user has no way to make another",
+			text: `${text}: a user has no way of his own to make another`,
+			advice: "for a network of its own: apt-get install slirp4netns",
 		};
 	}
-	const tools = ["iptables", "nft", "pasta", "slirp4netns"].filter(
-		(name) => findProgram(name, env) !== undefined,
-	);
-	return tools.length === 0
-		? {
-				state: "lacking",
-				subject,
-				text: "the machine's own",
-				advice: "for a network of its own: apt-get install iptables, or passt",
-			}
-		: { state: "good", subject, text: `of its own, with ${tools.join(", ")}` };
+	try {
+		accessSync("/dev/net/tun", constants.R_OK | constants.W_OK);
+	} catch {
+		return {
+			state: "lacking",
+			subject,
+			text: `${text}: ${carrier} cannot open /dev/net/tun`,
+			advice: "for a network of its own: chmod 666 /dev/net/tun",
+		};
+	}
+	return { state: "good", subject, text: `of its own, with ${carrier}` };
 }
 
 /** What some instructions need. */
