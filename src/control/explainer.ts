@@ -187,7 +187,7 @@ class Watch implements ExplainedBuild {
 		const explained: ExplainedStep[] = [];
 		let cached = 0;
 		for (const [index, step] of steps.entries()) {
-			if (step.kind !== "exec" && step.kind !== "file" && step.kind !== "build") {
+			if ((step.kind !== "exec" && step.kind !== "file" && step.kind !== "build") || isInternal(step)) {
 				continue;
 			}
 			if (!this.#ran.has(step.digest)) {
@@ -220,10 +220,7 @@ class Watch implements ExplainedBuild {
 					...fieldReasons(old, step).filter(({ kind }) => kind === "argument"),
 				];
 		for (const [at, input] of step.inputs.entries()) {
-			const reason = this.#inputReason(input, old.inputs[at], known);
-			if (reason !== undefined) {
-				reasons.push(reason);
-			}
+			reasons.push(...this.#inputReasons(input, old.inputs[at], known));
 		}
 		if (step.op.kind === "file" && pair.sameText) {
 			const files = await this.#fileReason(step, old, known.steps);
@@ -237,34 +234,42 @@ class Watch implements ExplainedBuild {
 		if (old.result !== undefined && !this.#services.cache.has(old.result as RefId)) {
 			return [{ kind: "gone" }];
 		}
-		const mounts = this.#mountReasons(step, old, known);
+		const mounts = step.kind === "exec" ? this.#mountReasons(step, old, known) : [];
 		return mounts.length === 0 ? [{ kind: "unknown" }] : mounts;
 	}
 
-	#inputReason(
+	#inputReasons(
 		input: StepNote["inputs"][number],
 		oldInput: StepNote["inputs"][number] | undefined,
 		{ steps, before, pairs }: Known,
-	): Reason | undefined {
-		const now = steps[input.step];
-		const old = oldInput === undefined ? undefined : before[oldInput.step];
-		if (now === undefined) {
-			return undefined;
+	): Reason[] {
+		const now = leavesOf(input.step, steps);
+		const old = oldInput === undefined ? [] : leavesOf(oldInput.step, before);
+		const bases = now.flatMap((index, at): Reason[] => {
+			const [step, oldStep] = [steps[index], before[old[at] ?? -1]];
+			const reason =
+				step?.kind === "source" && oldStep?.kind === "source" ? baseReason(oldStep, step) : undefined;
+			return reason === undefined ? [] : [reason];
+		});
+		if (input.role !== "base") {
+			return bases;
 		}
-		if (now.kind === "source") {
-			return old === undefined ? undefined : baseReason(old, now);
+		const ran = now.flatMap((index): Reason[] => {
+			const step = steps[index];
+			return step !== undefined && step.kind !== "source" && this.#ran.has(step.digest)
+				? [{ kind: "step", name: step.name }]
+				: [];
+		});
+		if (bases.length + ran.length > 0) {
+			return [...bases, ...ran.slice(-1)];
 		}
-		if (input.role === "base") {
-			const deeper = changedBelow(input.step, steps, this.#ran);
-			if (deeper !== undefined) {
-				return { kind: "step", name: deeper };
-			}
-			const partner = pairs.get(input.step)?.before;
-			return old !== undefined && partner !== old
-				? { kind: "order", before: old.name, after: now.name }
-				: undefined;
-		}
-		return undefined;
+		const [top, oldTop] = [steps[input.step], before[oldInput?.step ?? -1]];
+		return top !== undefined &&
+			oldTop !== undefined &&
+			top.kind !== "source" &&
+			pairs.get(input.step)?.before !== oldTop
+			? [{ kind: "order", before: oldTop.name, after: top.name }]
+			: [];
 	}
 
 	/** Which files of mounted directories changed; of those that it can't be said of, that some may have. */
@@ -403,31 +408,28 @@ function baseReason(old: StepNote, now: StepNote): Reason | undefined {
 	};
 }
 
-/** The nearest step that ran, through merges and the like, which are nobody's. */
-function changedBelow(
-	index: number,
-	steps: readonly PresentStep[],
-	ran: ReadonlySet<string>,
-): string | undefined {
+/** What a tree is made of, through merges and the like, which are nobody's: steps and sources, by number. */
+function leavesOf(index: number, steps: readonly StepNote[]): readonly number[] {
 	const step = steps[index];
-	if (step === undefined || step.kind === "source") {
-		return undefined;
+	if (step === undefined) {
+		return [];
 	}
-	if (step.kind === "exec" || step.kind === "file" || step.kind === "build") {
-		return ran.has(step.digest) ? step.name : undefined;
-	}
-	for (const { step: below } of step.inputs) {
-		const found = changedBelow(below, steps, ran);
-		if (found !== undefined) {
-			return found;
-		}
-	}
-	return undefined;
+	return step.kind === "merge" || step.kind === "diff" || step.kind === "passthrough"
+		? step.inputs.flatMap((input) => leavesOf(input.step, steps))
+		: [index];
+}
+
+/** Not a line of the Dockerfile, but what one of them needs. */
+function isInternal({ stage }: StepNote): boolean {
+	return stage === "internal";
 }
 
 function originOf(step: PresentStep | undefined): string {
 	if (step === undefined) {
 		return "";
+	}
+	if (step.kind !== "source" && isInternal(step)) {
+		return "the document in the Dockerfile";
 	}
 	if (step.kind !== "source") {
 		return step.stage === "" ? step.name : `stage ${step.stage}`;
