@@ -3,6 +3,7 @@ import type { BuilderVersion } from "../control/service.ts";
 import { type ApiServer, serveApi } from "./api-server.ts";
 import type { DaemonConfig } from "./config.ts";
 import { type Engine, type EngineOptions, openEngine } from "./engine.ts";
+import { createMemoryKeeper } from "./garbage.ts";
 import type { Logger } from "./logger.ts";
 import { notify } from "./systemd.ts";
 
@@ -40,8 +41,14 @@ export async function startDaemon(config: DaemonConfig, options: DaemonOptions):
 	let stopping = false;
 	let idleTimer: NodeJS.Timeout | undefined;
 	let held = 0;
+	const memory = stack.use(createMemoryKeeper());
 	const watchIdle = (): void => {
 		clearTimeout(idleTimer);
+		if (api.running === 0) {
+			memory.idle();
+		} else {
+			memory.busy();
+		}
 		const isIdle = held === 0 && api.running === 0 && api.connections === 0;
 		if (config.idleExitMs !== undefined && !stopping && isIdle) {
 			idleTimer = setTimeout(stop, config.idleExitMs);

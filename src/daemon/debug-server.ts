@@ -3,10 +3,10 @@ import { Session } from "node:inspector/promises";
 import type { Duplex } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { setTimeout as sleep } from "node:timers/promises";
-import { getHeapSnapshot, getHeapSpaceStatistics, getHeapStatistics, setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
+import { getHeapSnapshot, getHeapSpaceStatistics, getHeapStatistics } from "node:v8";
 import type { CallRecord, RunningCall } from "../api/grpc.ts";
 import { SlipwayError, toError } from "../errors/errors.ts";
+import { collectGarbage } from "./garbage.ts";
 import { contentType, type MetricsRegistry } from "./metrics.ts";
 
 /**
@@ -230,17 +230,6 @@ function describeCalls(running: readonly RunningCall[], recent: readonly CallRec
 
 function duration(ms: number): string {
 	return `${(ms / 1000).toFixed(3)}s`.padStart(10);
-}
-
-let collect: (() => void) | undefined;
-
-function collectGarbage(): void {
-	if (collect === undefined) {
-		setFlagsFromString("--expose-gc");
-		collect = runInNewContext("gc") as () => void;
-		setFlagsFromString("--no-expose-gc");
-	}
-	collect();
 }
 
 interface Profiler {
