@@ -143,3 +143,46 @@ test("text, a build that fails, wrong values", async () => {
 	const elsewhere = await bench.run(["--explain", "--builder", "unix:///nowhere", context]);
 	assert.match(elsewhere.stderr, /--explain needs the own builder/);
 });
+
+test("through --link and documents, in the background builder, for several platforms", async () => {
+	using background = new Workbench({ background: true });
+	const linked = background.context({
+		Dockerfile: `FROM base AS one
+COPY --link src /src
+FROM scratch
+COPY --link --from=one /src /
+COPY <<doc /doc
+text
+doc
+`,
+		"src/a": "1",
+	});
+	const why = async (): Promise<Explanation["steps"]> => {
+		const args = [...(bases["busybox"] ?? []), "--platform", "linux/amd64", "--explain=json", linked];
+		return JSON.parse((await background.build(args)).stdout.toString()).steps;
+	};
+	assert.equal((await why()).length, 3);
+	assert.deepEqual(await why(), []);
+	writeFileSync(join(linked, "src/a"), "2");
+	assert.deepEqual(
+		(await why()).map(({ reasons }) => reasons),
+		[
+			[{ kind: "files", from: "the build context", files: [{ path: "src/a", change: "changed" }], total: 1 }],
+			[{ kind: "files", from: "stage one", files: [{ path: "src/a", change: "changed" }], total: 1 }],
+			[{ kind: "step", name: "[stage-1 1/2] COPY --link --from=one /src /" }],
+		],
+	);
+	writeFileSync(
+		join(linked, "Dockerfile"),
+		readFileSync(join(linked, "Dockerfile"), "utf8").replace("text", "other"),
+	);
+	const [changed] = await why();
+	assert.deepEqual(changed?.reasons, [
+		{
+			kind: "files",
+			from: "the document in the Dockerfile",
+			files: [{ path: "doc", change: "changed" }],
+			total: 1,
+		},
+	]);
+});
