@@ -47,9 +47,7 @@ function op(more: Partial<BuildOp> = {}): BuildOp {
 }
 
 /** Executes on an input with the files above; gives the graphs that were built, and how often results were released. */
-async function execute(
-	built: BuildOp,
-): Promise<{
+async function execute(built: BuildOp): Promise<{
 	readonly outputs: readonly Output[];
 	readonly graphs: readonly Definition[];
 	readonly released: number;
