@@ -3,6 +3,14 @@ import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "n
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { type RealRegistry, startRealRegistry } from "../src/registry/real-registry.ts";
+import {
+	azureLogin,
+	ghaToken,
+	s3Login,
+	startFakeAzure,
+	startFakeGha,
+	startFakeS3,
+} from "../src/remotecache/fake-clouds.fixture.ts";
 import { busyboxBase, Workbench } from "./support/slipway.ts";
 
 /** Steps whose outcome is another one each time they run. */
@@ -239,4 +247,46 @@ EOF
 		last.context(mounted("four")),
 	]);
 	assert.match(missing.stderr, /WARN: cache mounts of .*none:1 are not used: /);
+});
+
+test("S3, Azure and GitHub's cache keep steps and cache mounts", async () => {
+	const token = ghaToken();
+	await using s3 = await startFakeS3();
+	await using azure = await startFakeAzure();
+	await using gha = await startFakeGha(token);
+	const s3Attrs = `access_key_id=${s3Login.accessKeyId},secret_access_key=${s3Login.secretAccessKey}`;
+	const places = [
+		`type=s3,bucket=builds,region=eu,endpoint_url=${s3.url},use_path_style=true,${s3Attrs}`,
+		`type=azblob,account_url=${azure.url}/${azureLogin.account},account_name=${azureLogin.account},secret_access_key=${azureLogin.key}`,
+		`type=gha,version=1,token=${token},url=${gha.url}/,scope=one`,
+		`type=gha,token=${token},url_v2=${gha.url}/,scope=two`,
+	];
+	const steps = (marker: string): Readonly<Record<string, string>> => ({
+		Dockerfile: `FROM base
+RUN cat /proc/sys/kernel/random/uuid > /first
+RUN --mount=type=cache,target=/cache echo ${marker} >> /cache/kept && cat /first /cache/kept > /second
+`,
+	});
+	await Promise.all(
+		places.map(async (place) => {
+			using first = new Workbench();
+			await first.build([
+				...busyboxBase,
+				"-o",
+				first.path("out"),
+				...["--cache-to", `${place},mode=max,ignore-error=false`, "--cache-mount-to", place],
+				first.context(steps("one")),
+			]);
+			const uuid = readFileSync(first.path("out/first"), "utf8");
+			using second = new Workbench();
+			await second.build([
+				...busyboxBase,
+				"-o",
+				second.path("out"),
+				...["--cache-from", place, "--cache-mount-from", place],
+				second.context(steps("two")),
+			]);
+			assert.equal(readFileSync(second.path("out/second"), "utf8"), `${uuid}one\ntwo\n`, place.slice(0, 12));
+		}),
+	);
 });

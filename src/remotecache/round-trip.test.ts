@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ImmutableRef, LayerBlob } from "../cache/cache.ts";
+import { SlipwayError } from "../errors/errors.ts";
 import { type Digest, sha256 } from "../oci/digest.ts";
 import { mediaTypes } from "../oci/media-types.ts";
 import { discardProgress } from "../progress/progress.ts";
@@ -20,8 +21,9 @@ import type {
 import { CacheChains } from "./chains.ts";
 import { collectRecords } from "./collect-records.ts";
 import { parseConfig, toConfig, writeConfig } from "./config.ts";
+import { exportCache } from "./export-cache.ts";
 import { chainsOf, createImportedSource } from "./imported-source.ts";
-import type { CacheConfig, ExportMode, ImportedCache } from "./remotecache.ts";
+import type { CacheConfig, CacheTarget, ExportMode, ImportedCache } from "./remotecache.ts";
 
 type Output = ImmutableRef | undefined;
 
@@ -295,4 +297,31 @@ test("results whose blobs could not be had are no longer found", async () => {
 	await using third = createWorld();
 	await third.build(graph().middle, [source]);
 	assert.deepEqual(third.ran, ["image", "first"]);
+});
+
+test("exportCache: a place that refuses half-way gets no config, and nothing is on its way when the error comes", async () => {
+	await using world = createWorld();
+	const built = await world.build(graph().top);
+	let under = 0;
+	let most = 0;
+	const target: CacheTarget = {
+		name: "test",
+		form: { compression: "gzip", level: undefined, force: false },
+		sendBlob: async ({ descriptor: { digest } }) => {
+			under++;
+			most = Math.max(most, under);
+			await new Promise((resolve) => setImmediate(resolve));
+			under--;
+			if (digest === sha256("layer copy")) {
+				throw new SlipwayError("unavailable", "no more");
+			}
+		},
+		finish: () => assert.fail("the cache is not whole"),
+	};
+	await assert.rejects(
+		exportCache(target, [built.keys], { mode: "max", sources: [world.local], context }),
+		/no more/,
+	);
+	assert.equal(under, 0);
+	assert.ok(most > 1, "several at a time");
 });
