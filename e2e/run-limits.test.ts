@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { busyboxBase, debianLayout, Workbench } from "./support/slipway.ts";
@@ -160,7 +160,50 @@ test("failing steps: exit code, signal, the last lines, the place", async () => 
 	assert.match(lastError(missing.stderr), /\/no\/such\/program.*(?:no such file|not found)/i);
 });
 
-test("--security=insecure and --device only when they are allowed; a device is what its file says", async () => {
+test("--device: what a file of the machine describes, when it is allowed", async () => {
+	const kind = `slipway-e2e.example/n${process.pid}`;
+	const spec = join("/run/cdi", `slipway-e2e-${process.pid}.yaml`);
+	mkdirSync("/run/cdi", { recursive: true });
+	writeFileSync(
+		spec,
+		`cdiVersion: "0.6.0"
+kind: ${kind}
+devices:
+- name: one
+  containerEdits:
+    env: ["GIVEN=yes"]
+    deviceNodes:
+    - path: /dev/mynull
+      hostPath: /dev/null
+    mounts:
+    - hostPath: ${bench.dir}
+      containerPath: /of/host
+      options: [ro, rbind]
+`,
+	);
+	try {
+		const show =
+			"ls -l /dev/mynull | cut -c1; echo x > /dev/mynull && echo $GIVEN; [ -d /of/host/state ] && echo mounted";
+		const context = contextOf(`RUN --device=${kind}=one ${show}`, "RUN ! ls /of /dev/mynull");
+		const refused = await bench.run([...busyboxBase, context]);
+		assert.match(
+			lastError(refused.stderr),
+			new RegExp(`device ${kind}=one is requested by the build but not allowed`),
+		);
+		for (const allow of ["device", `device=${kind}=one`]) {
+			const { stderr } = await bench.build([...busyboxBase, "--no-cache", "--allow", allow, context]);
+			assert.deepEqual(printed(stderr).slice(0, 3), ["c", "yes", "mounted"]);
+		}
+		const missing = contextOf(`RUN --device=${kind}=two,required true`);
+		const unknown = await bench.run([...busyboxBase, "--allow", "device", missing]);
+		assert.match(lastError(unknown.stderr), new RegExp(`required device "${kind}=two" is not registered`));
+		await bench.build([...busyboxBase, contextOf(`RUN --device=${kind}=two true`)]);
+	} finally {
+		rmSync(spec);
+	}
+});
+
+test("--security=insecure only when it is allowed", async () => {
 	const insecure = contextOf(
 		"RUN --security=insecure mount -t tmpfs t /mnt 2>&1 || mkdir /m && mount -t tmpfs t /m && echo mounted",
 	);
