@@ -29,6 +29,7 @@ import { directoryOutput, fileOutput } from "./outputs.ts";
 import { acceptSession, type RemoteSession } from "./remote-session.ts";
 import { serveSession } from "./serve-session.ts";
 import type { SessionOutput } from "./session.ts";
+import { createTokenAuthority } from "./token-authority.ts";
 
 const pool = createThreadPool({ size: 1 });
 const root = mkdtempSync(join(tmpdir(), "slipway-remote-"));
@@ -200,6 +201,28 @@ test("logins and secrets come from the client", async () => {
 	assert.equal(auth.tokens, undefined);
 	assert.equal(Buffer.from((await secrets.secret("s", { signal })) ?? []).toString(), "\0secret");
 	assert.equal(await secrets.secret("t", { signal }), undefined);
+});
+
+test("a client that gets tokens itself proves that it has the login, and gives no more than tokens", async () => {
+	const auth = {
+		credentials: async () => ({ kind: "basic", username: "u", password: "p" }) as const,
+	};
+	const authority = createTokenAuthority({ auth, env: { DOCKER_CONFIG: directory() } });
+	await using both = await connect({
+		auth,
+		tokenAuthority: {
+			...authority,
+			fetch: async ({ scopes }) => ({ token: scopes.join(), expiresInSeconds: 9 }),
+		},
+	});
+	const { tokens } = both.session.auth;
+	assert.ok(tokens !== undefined);
+	const key = await tokens.authority("host", { signal });
+	assert.ok(key !== undefined);
+	assert.equal(await tokens.verify("host", key, { signal }), true);
+	assert.equal(await tokens.verify("other", key, { signal }), false);
+	const request = { host: "host", realm: "https://realm", service: "s", scopes: ["a", "b"] };
+	assert.deepEqual(await tokens.fetch(request, { signal }), { token: "a,b", expiresInSeconds: 9 });
 });
 
 test("an agent of the client answers at a socket of the builder", async () => {
