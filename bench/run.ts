@@ -9,6 +9,7 @@ import { join, resolve } from "node:path";
 import { measureFrontend } from "./frontend.ts";
 import { measureAptCache, measureSharedMount } from "./mounts.ts";
 import { buildah, buildkit, type Measurement, type Peer, slipway } from "./peers.ts";
+import { measureRegistry, registryBenchmarks } from "./registry.ts";
 import { measureRemoteCache } from "./remote-cache.ts";
 
 interface Benchmark {
@@ -217,6 +218,10 @@ try {
 	}
 	if (wanted.length === 0 || wanted.includes("frontend")) {
 		missed += measureFrontend(options, { runs, target: 2 });
+	}
+	const ofRegistries = registryBenchmarks.filter((name) => wanted.length === 0 || wanted.includes(name));
+	if (peer.name === "buildkit" && ofRegistries.length > 0) {
+		missed += await measureRegistry({ work, runs, wanted: ofRegistries });
 	}
 	if (wanted.length === 0 || wanted.includes("remote-cache")) {
 		missed += await measureRemoteCache({ base, work, runs, target: 0.8 });
