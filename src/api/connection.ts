@@ -28,6 +28,9 @@ export const sessionOptions: Pick<
 	maxSendHeaderBlockLength: maxHeaderBytes,
 };
 
+/** The longest time that a timer of Node can hold. */
+export const maxTimerMs: number = 2_147_483_647;
+
 /** So that a machine that is gone, or a network, is noticed; as Go's listeners and dialers do. */
 const keepAliveMs = 15_000;
 
