@@ -200,7 +200,9 @@ suite("a container with several processes", () => {
 
 	test("the end of the first process ends the others", async () => {
 		await using container = await startContainer();
-		const other = exec(container, ["sleep", "100"]);
+		const started = Promise.withResolvers<unknown>();
+		const other = exec(container, ["sleep", "100"], { onStarted: started.resolve });
+		await started.promise;
 		container.input.end();
 		await container.ended;
 		assert.notEqual((await other).code, 0);
@@ -274,6 +276,7 @@ suite("a container with several processes", () => {
 			await exec(container, ["true"]);
 		}
 		assert.deepEqual(readdirSync(join(directory, "executor", "containers")), []);
+		assert.deepEqual(readdirSync(join(directory, "executor", "processes")), []);
 	});
 });
 

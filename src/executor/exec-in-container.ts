@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { canceled, SlipwayError } from "../errors/errors.ts";
 import type { RuntimeSpec } from "../oci/runtime-spec.ts";
@@ -8,13 +8,21 @@ import { lookupUser } from "./passwd.ts";
 import { runProcess } from "./process-io.ts";
 import { execCommand, type Runtime, readRuntimeLog, runtimeEnvironment } from "./runtime.ts";
 
+export interface ExecPlaces {
+	/** Of the container. */
+	readonly bundle: string;
+	/** For what the runtime is told about the process; not in the bundle, which may go at any time. */
+	readonly notes: string;
+}
+
 /** Runs one more process in the container of this bundle; what it may do is what the first one may. */
 export async function execInContainer(
 	runtime: Runtime,
-	bundle: string,
+	{ bundle, notes }: ExecPlaces,
 	options: ExecOptions,
 ): Promise<ExitStatus> {
-	const name = join(bundle, `exec-${randomBytes(8).toString("hex")}`);
+	mkdirSync(notes, { recursive: true, mode: 0o700 });
+	const name = join(notes, `${options.id}-${randomBytes(8).toString("hex")}`);
 	const files = { processFile: `${name}.json`, pidFile: `${name}.pid`, logFile: `${name}.log` };
 	writeFileSync(files.processFile, JSON.stringify(processOf(bundle, options)), { mode: 0o600 });
 	try {

@@ -43,6 +43,8 @@ export function createOciExecutor(options: OciExecutorOptions): Executor {
 class OciExecutor implements Executor {
 	readonly #options: OciExecutorOptions;
 	readonly #containers: string;
+	/** Of processes that were started in running containers. */
+	readonly #notes: string;
 	#runtime: Runtime | undefined;
 	#cgroups: CgroupVersion | undefined;
 	#pidsLimit: number | undefined;
@@ -50,6 +52,7 @@ class OciExecutor implements Executor {
 	constructor(options: OciExecutorOptions) {
 		this.#options = options;
 		this.#containers = join(options.root, "containers");
+		this.#notes = join(options.root, "processes");
 	}
 
 	async run(run: RunOptions): Promise<ExitStatus> {
@@ -179,10 +182,11 @@ class OciExecutor implements Executor {
 		if (this.#runtime === undefined || !existsSync(bundle)) {
 			throw new SlipwayError("not-found", `container ${options.id} does not run`);
 		}
-		return await execInContainer(this.#runtime, bundle, options);
+		return await execInContainer(this.#runtime, { bundle, notes: this.#notes }, options);
 	}
 
 	async sweep(): Promise<void> {
+		rmSync(this.#notes, { recursive: true, force: true });
 		let left: readonly string[];
 		try {
 			left = readdirSync(this.#containers);
