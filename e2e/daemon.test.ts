@@ -252,7 +252,10 @@ describe("the daemon's life", () => {
 			bench.startDaemon({ flags: ["--config", config] }),
 			/worker\.oci\.snapshoter is not a known setting/,
 		);
-		await assert.rejects(bench.startDaemon({ flags: ["--rootless"] }), /--rootless is not supported/);
+		await assert.rejects(
+			bench.startDaemon({ flags: ["--rootless"] }),
+			/rootless mode requires to be executed as the mapped root in a user namespace/,
+		);
 		await assert.rejects(
 			bench.startDaemon({ flags: ["--allow-insecure-entitlement", "x"] }),
 			/invalid entitlement : x/,

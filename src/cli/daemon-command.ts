@@ -1,11 +1,12 @@
 import { builderVersion } from "../daemon/builder-version.ts";
-import { defaultConfigFile } from "../daemon/config.ts";
 import { loadConfigFile } from "../daemon/config-file.ts";
 import { startDaemon } from "../daemon/daemon.ts";
+import { defaultAddressOf, defaultConfigFileOf } from "../daemon/default-places.ts";
 import { defaultRoot } from "../daemon/default-root.ts";
 import type { GcSettings } from "../daemon/gc-policy.ts";
 import { createLogger } from "../daemon/logger.ts";
 import { type ConfigFlags, mergeConfig } from "../daemon/merge-config.ts";
+import { isRootless } from "../daemon/rootless.ts";
 import { SlipwayError, wrap } from "../errors/errors.ts";
 import { parseGoDuration } from "../oci/go-duration.ts";
 import { daemonFlags } from "./daemon-flags.ts";
@@ -37,9 +38,12 @@ export async function daemonCommand(argv: readonly string[], terminal: Terminal)
 		);
 	}
 	const { env } = terminal;
-	const file = loadConfigFile(flags.string("config") ?? defaultConfigFile);
+	const file = loadConfigFile(flags.string("config") ?? defaultConfigFileOf(env));
 	const root = env["SLIPWAY_ROOT"] || defaultRoot(env);
-	const config = mergeConfig(file, readFlags(flags, env), root);
+	const given = readFlags(flags, env);
+	const addresses = given.addresses ?? file.addresses ?? [defaultAddressOf(env)];
+	const config = mergeConfig(file, { ...given, addresses }, root);
+	checkRootless(flags, file.worker.rootless);
 	if (config.grpc.addresses.length === 0) {
 		throw new SlipwayError("invalid-argument", "--addr cannot be empty");
 	}
@@ -69,7 +73,7 @@ export async function daemonCommand(argv: readonly string[], terminal: Terminal)
 function readFlags(flags: ParsedFlags, env: Terminal["env"]): ConfigFlags {
 	checkWorkers(flags);
 	const level = flags.string("log-level") ?? env["BUILDKITD_LOG_LEVEL"];
-	const texts = given({
+	const texts = defined({
 		root: flags.string("root"),
 		logFormat: flags.string("log-format"),
 		logLevel: flags.bool("trace") ? "trace" : flags.bool("debug") ? "debug" : level || undefined,
@@ -103,7 +107,7 @@ function readFlags(flags: ParsedFlags, env: Terminal["env"]): ConfigFlags {
 	};
 }
 
-function given<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+function defined<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
 	return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as {
 		[K in keyof T]?: Exclude<T[K], undefined>;
 	};
@@ -127,6 +131,17 @@ function checkWorkers(flags: ParsedFlags): void {
 	}
 	if (wants("oci-worker") === false) {
 		throw new SlipwayError("invalid-argument", "--oci-worker is false, but there is no other worker");
+	}
+}
+
+/** A daemon that a user started is in a user namespace of his own anyway. */
+function checkRootless(flags: ParsedFlags, inFile: boolean | undefined): void {
+	const wanted = flags.bool("rootless") || flags.bool("oci-worker-rootless") || inFile === true;
+	if (wanted && !isRootless()) {
+		throw new SlipwayError(
+			"failed-precondition",
+			"rootless mode requires to be executed as the mapped root in a user namespace: start the daemon as a user, who gets one",
+		);
 	}
 }
 

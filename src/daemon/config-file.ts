@@ -41,6 +41,8 @@ export interface DevicesFile {
 
 export interface WorkerFile {
 	readonly enabled?: boolean;
+	/** Only a user's daemon is. */
+	readonly rootless?: boolean;
 	readonly labels: Readonly<Record<string, string>>;
 	readonly platforms?: readonly string[];
 	readonly snapshotter?: string;
@@ -190,7 +192,6 @@ function readContainerd(containerd: TomlTable): void {
 }
 
 function readWorker(oci: TomlTable): WorkerFile {
-	oci.refuse("rootless", "the daemon needs root");
 	oci.refuse("noProcessSandbox", "steps always have a process namespace of their own");
 	oci.refuse("userRemapUnsupported", "there is no mapping of users");
 	oci.refuse("proxySnapshotterPath", "snapshots are made by overlayfs or by copying");
@@ -202,6 +203,7 @@ function readWorker(oci: TomlTable): WorkerFile {
 	return {
 		...given({
 			enabled: oci.boolean("enabled"),
+			rootless: oci.boolean("rootless"),
 			platforms: oci.strings("platforms"),
 			snapshotter: oci.string("snapshotter") || undefined,
 			binary: oci.string("binary") || undefined,

@@ -163,10 +163,10 @@ test("what is wrong in a configuration is told with its key", () => {
 	assert.equal(error("[worker.oci]\nlabel = 1"), "t.toml: worker.oci.label is not a known setting");
 	assert.equal(error('[grpc]\naddress = "x"'), "t.toml: grpc.address must be a list of strings");
 	assert.equal(
-		error("[worker.oci]\nrootless = true"),
-		"t.toml: worker.oci.rootless is not supported: the daemon needs root",
+		error("[worker.oci]\nselinux = true"),
+		"t.toml: worker.oci.selinux is not supported: steps run without SELinux labels",
 	);
-	assert.equal(error("[worker.oci]\nrootless = false"), "");
+	assert.equal(error("[worker.oci]\nselinux = false"), "");
 	assert.equal(
 		error("[worker.containerd]\nenabled = true"),
 		"t.toml: worker.containerd.enabled is not supported: this builder runs containers itself",
