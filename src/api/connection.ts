@@ -9,7 +9,7 @@ const streamWindowBytes = 4 << 20;
 const connectionWindowBytes = 16 << 20;
 
 /** As grpc-go takes them: include patterns and session methods come as headers, one for each. */
-export const maxHeaderBytes: number = 16 << 20;
+const maxHeaderBytes = 16 << 20;
 const maxHeaderPairs = 65_536;
 
 export const sessionOptions: Pick<
