@@ -5,6 +5,7 @@ import type { BuildOptions, BuildResponse } from "../control/control.ts";
 import type { Explanation } from "../control/explain.ts";
 import { hasCode, SlipwayError, wrap } from "../errors/errors.ts";
 import type { ProgressSink } from "../progress/progress.ts";
+import type { LocalSessionOptions } from "../session/local-session.ts";
 import { buildFlags } from "./build-flags.ts";
 import { type BuildPlan, planBuild } from "./build-plan.ts";
 import { printAnswer } from "./call-plan.ts";
@@ -194,9 +195,19 @@ const solveElsewhere: Solve = async (plan, flags, terminal, progress) => {
 			entitlements: plan.entitlements,
 			...(sourcePolicy === undefined ? {} : { sourcePolicy }),
 		},
-		{ lends: plan.lends, progress, signal: terminal.interrupted },
+		{ lends: await withTokens(plan.lends, terminal), progress, signal: terminal.interrupted },
 	);
 };
+
+/** The builder is another's: it gets tokens, and the logins stay here. */
+async function withTokens(lends: LocalSessionOptions, { env }: Terminal): Promise<LocalSessionOptions> {
+	const { auth } = lends;
+	if (auth === undefined) {
+		return lends;
+	}
+	const { createTokenAuthority } = await import("../session/token-authority.ts");
+	return { ...lends, tokenAuthority: createTokenAuthority({ auth, env }) };
+}
 
 function solveRequest(plan: BuildPlan): Omit<SolveRequest, "entitlements"> {
 	return {

@@ -11,6 +11,7 @@ import type { ProgressSink } from "../../progress/progress.ts";
 import { createDockerAuth } from "../../session/docker-auth.ts";
 import { createSecrets } from "../../session/secrets.ts";
 import { createSshAgents } from "../../session/ssh-agent.ts";
+import { createTokenAuthority } from "../../session/token-authority.ts";
 import { planCaches } from "../cache-plan.ts";
 import type { FlagSpec, ParsedFlags } from "../flags.ts";
 import { metadataJson } from "../metadata-file.ts";
@@ -113,6 +114,7 @@ export async function build(client: Client, flags: ParsedFlags, terminal: Termin
 	const trace = path("trace");
 	const progress = trace === undefined ? display : await traced(display, trace);
 	const refFile = path("ref-file");
+	const auth = createDockerAuth({ env: terminal.env });
 	try {
 		const response = await client.solve(request, {
 			lends: {
@@ -121,7 +123,8 @@ export async function build(client: Client, flags: ParsedFlags, terminal: Termin
 				directories,
 				contentStores: { ...parseLayouts(flags.list("oci-layout"), terminal.cwd), ...caches.contentStores },
 				contentWriters: caches.contentWriters,
-				auth: createDockerAuth({ env: terminal.env }),
+				auth,
+				tokenAuthority: createTokenAuthority({ auth, env: terminal.env }),
 				secrets: createSecrets(flags.list("secret"), terminal),
 				...(flags.given("ssh") ? { ssh: createSshAgents(flags.list("ssh"), terminal) } : {}),
 				outputs: outputs.map(({ output }) => output),
