@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -8,6 +8,7 @@ import { control } from "../src/api/services/control.ts";
 import { startRealRegistry } from "../src/registry/real-registry.ts";
 import { DaemonBench, type RunningDaemon, requireClients } from "./support/daemon.ts";
 import { busyboxLayout, projectRoot } from "./support/slipway.ts";
+import { tool } from "./support/tools.ts";
 
 const base = ["--build-context", `base=oci-layout://${busyboxLayout}:latest`];
 
@@ -240,6 +241,84 @@ describe("the daemon's life", () => {
 		await bench.client(["docker-buildx", "create", "--name", "activated", "--driver", "remote", address]);
 		const { stdout } = await bench.client(["docker-buildx", "inspect", "activated"]);
 		assert.match(stdout.toString(), /^Status: +running$/m);
+	});
+
+	test("docker buildx reaches it over TCP with mutual TLS, and not without a certificate", async () => {
+		await using bench = new DaemonBench();
+		const file = (name: string): string => join(bench.dir, name);
+		const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+		tool("openssl", [
+			"req",
+			"-x509",
+			...key,
+			"-days",
+			"1",
+			"-subj",
+			"/CN=ca",
+			"-keyout",
+			file("ca.key"),
+			"-out",
+			file("ca.pem"),
+		]);
+		writeFileSync(file("names"), "subjectAltName=IP:127.0.0.1");
+		for (const name of ["server", "client"]) {
+			tool("openssl", [
+				"req",
+				...key,
+				"-subj",
+				`/CN=${name}`,
+				"-keyout",
+				file(`${name}.key`),
+				"-out",
+				file(`${name}.csr`),
+			]);
+			const authority = ["-CA", file("ca.pem"), "-CAkey", file("ca.key"), "-CAcreateserial"];
+			tool("openssl", [
+				"x509",
+				"-req",
+				"-in",
+				file(`${name}.csr`),
+				...authority,
+				"-days",
+				"1",
+				"-extfile",
+				file("names"),
+				"-out",
+				file(`${name}.pem`),
+			]);
+		}
+		const daemon = await bench.startDaemon({
+			command: [join(projectRoot, "bin/slipwayd"), "--addr", "tcp://127.0.0.1:0"],
+			flags: ["--tlscert", file("server.pem"), "--tlskey", file("server.key"), "--tlscacert", file("ca.pem")],
+		});
+		const [, port] = /tcp:\/\/127\.0\.0\.1:(\d+)/.exec(daemon.said()) ?? [];
+		const create = (name: string, options: string): Promise<unknown> =>
+			bench.client([
+				"docker-buildx",
+				"create",
+				"--name",
+				name,
+				"--driver",
+				"remote",
+				"--driver-opt",
+				options,
+				`tcp://127.0.0.1:${port}`,
+			]);
+		const authority = `servername=127.0.0.1,cacert=${file("ca.pem")}`;
+		await create("known", `${authority},cert=${file("client.pem")},key=${file("client.key")}`);
+		const { stdout } = await bench.client(["docker-buildx", "inspect", "known"]);
+		assert.match(stdout.toString(), /^Status: +running$/m);
+		await create("unknown", authority);
+		const refused = await bench.client(["docker-buildx", "inspect", "unknown"]);
+		assert.doesNotMatch(refused.stdout.toString(), /^Status: +running$/m);
+	});
+
+	test("a daemon that nobody needs ends when it was told to", async () => {
+		await using bench = new DaemonBench();
+		const daemon = await bench.startDaemon({ flags: ["--idle-exit", "300ms"] });
+		await bench.client(["docker-buildx", "create", "--name", "idle", "--driver", "remote", bench.address]);
+		assert.equal((await daemon.finished).code, 0);
+		assert.equal(existsSync(bench.socket), false);
 	});
 
 	test("bad flags and settings are refused with their name", async () => {

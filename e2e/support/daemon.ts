@@ -156,6 +156,7 @@ export class DaemonBench implements AsyncDisposable {
 					watch();
 					void finished.then(() => failed(new Error(`never said ${text}:\n${stderr}`)), failed);
 				}),
+			said: () => stderr,
 			residentBytes: () => residentBytes(child.pid ?? 0),
 		};
 	}
@@ -166,6 +167,8 @@ export interface RunningDaemon {
 	readonly finished: Promise<Finished>;
 	/** Resolves when standard error has had the text; rejects if the program ended before. */
 	says(text: RegExp): Promise<void>;
+	/** All of standard error so far. */
+	said(): string;
 	residentBytes(): number;
 }
 

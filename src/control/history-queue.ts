@@ -235,7 +235,9 @@ class Queue implements History {
 		if (request.ActiveOnly) {
 			return;
 		}
-		const found = filterRecords(this.#store.list().filter(wanted), {
+		const one = request.Ref === "" ? undefined : this.#store.find(request.Ref);
+		const records = request.Ref === "" ? this.#store.list() : one === undefined ? [] : [one];
+		const found = filterRecords(records.filter(wanted), {
 			filters: request.Filter,
 			limit: request.Limit,
 		});
