@@ -87,6 +87,7 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 					push: flags.bool("push"),
 					load: flags.bool("load"),
 					annotations: annotationOptions(flags.list("annotation")),
+					wantsImageId: flags.string("iidfile") !== undefined,
 					allowDelete: flags.list("allow").includes(deleteEntitlement),
 					terminal,
 				})

@@ -24,6 +24,7 @@ async function plan(
 		load: false,
 		annotations: {},
 		allowDelete: false,
+		wantsImageId: false,
 		terminal,
 		...request,
 	});
@@ -72,6 +73,9 @@ test("outputs: what cannot be written is refused", async () => {
 	}
 	await assert.rejects(plan(["type=oci", "-"]), {
 		message: "multiple outputs configured to write to stdout",
+	});
+	await assert.rejects(plan(["out"], { wantsImageId: true }), {
+		message: "local and tar exporters are incompatible with image ID file",
 	});
 	const isTty = { ...terminal, stdout: { ...terminal.stdout, isTTY: true } };
 	await assert.rejects(plan(["type=oci"], { terminal: isTty }), /refusing to write to console/);

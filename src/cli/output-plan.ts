@@ -18,6 +18,8 @@ export interface OutputRequest {
 	readonly load: boolean;
 	/** `--annotation`, as options of exporters (`annotation-options.ts`). */
 	readonly annotations: Readonly<Record<string, string>>;
+	/** `--iidfile`: the results must have an ID. */
+	readonly wantsImageId: boolean;
 	/** `--allow buildx.local.delete`: a mirror may be made outside of the current directory. */
 	readonly allowDelete: boolean;
 	readonly terminal: Pick<Terminal, "stdout" | "cwd" | "env" | "interrupted">;
@@ -40,6 +42,9 @@ const types = ["image", "registry", "oci", "docker", "local", "tar", "cacheonly"
 /** Throws `invalid-argument` with buildx's messages. With tags and no output, the image goes to the image store. */
 export async function planOutputs(request: OutputRequest): Promise<OutputPlan> {
 	const specs = withShorthands(request.specs.map(parseOutput), request);
+	if (request.wantsImageId && specs.some(({ type }) => type === "local" || type === "tar")) {
+		throw invalid("local and tar exporters are incompatible with image ID file");
+	}
 	if (specs.filter((spec) => writesToStdout(spec)).length > 1) {
 		throw invalid("multiple outputs configured to write to stdout");
 	}
