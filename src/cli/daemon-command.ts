@@ -54,6 +54,10 @@ export async function daemonCommand(argv: readonly string[], terminal: Terminal)
 	if (flags.bool("trace")) {
 		logger.log("warning", "--trace option is deprecated; use --log-level=trace instead");
 	}
+	// An error that nobody waited for is a fault of ours in one call; it does not end those of all others.
+	process.on("unhandledRejection", (reason) => {
+		logger.log("error", `unexpected: ${reason instanceof Error ? (reason.stack ?? reason.message) : reason}`);
+	});
 	// Files get the modes that builds give them.
 	process.umask(0);
 	await using daemon = await startDaemon(config, {

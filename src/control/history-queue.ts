@@ -75,7 +75,11 @@ class Queue implements History {
 		this.#options = options;
 		this.#store = options.store;
 		this.blobs = options.blobs;
-		this.#timer = setInterval(() => void this.collect(), collectEveryMs).unref();
+		this.#timer = setInterval(() => {
+			this.collect().catch((error: unknown) => {
+				options.warn(`old builds stay in the history: ${toError(error).message}`);
+			});
+		}, collectEveryMs).unref();
 	}
 
 	start(record: BuildHistoryRecord): { complete(end: BuildEnd): Promise<void> } {
