@@ -299,7 +299,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 					sources: imageAccess.sources,
 				}),
 				createLocalBackend(),
-				createGhaBackend(),
+				createGhaBackend(proxyOf(options.env)),
 				createS3Backend(options.env),
 				createAzureBackend(options.env),
 			],

@@ -6,7 +6,7 @@ import type { Digest } from "../oci/digest.ts";
 import { parseBlobForm } from "./attributes.ts";
 import { nameOf } from "./cache-name.ts";
 import { type GhaOptions, parseGhaOptions } from "./gha-options.ts";
-import { createGhaService, type GhaEntry, type GhaService } from "./gha-service.ts";
+import { createGhaService, type GhaEntry, type GhaProxy, type GhaService } from "./gha-service.ts";
 import { lazily, mountsSuffix, type ObjectStore, objectOrigin, objectTarget } from "./objects.ts";
 import type { CacheBackend, CacheOptions } from "./remotecache.ts";
 
@@ -17,11 +17,11 @@ const pauseMs = 2_000;
 const canWrite = 2;
 
 /** `type=gha`: entries of GitHub's cache for its runners. */
-export function createGhaBackend(): CacheBackend {
+export function createGhaBackend(proxy: GhaProxy = {}): CacheBackend {
 	const storeOf = (attrs: CacheOptions["attrs"], suffix = ""): (() => Promise<ObjectStore>) => {
 		const options = parseGhaOptions(attrs, Date.now());
 		const scope = options.scope + suffix;
-		return lazily(async () => createGhaStore({ ...options, scope }, createGhaService(options)));
+		return lazily(async () => createGhaStore({ ...options, scope }, createGhaService(options, proxy)));
 	};
 	return {
 		type: "gha",

@@ -1,9 +1,10 @@
 import { hash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Dispatcher } from "undici";
 import { collect } from "../content/bytes.ts";
 import { SlipwayError, toError } from "../errors/errors.ts";
 import type { GhaOptions } from "./gha-options.ts";
-import { bufferStream, inParts } from "./objects.ts";
+import { bufferStream, inParts, lazily } from "./objects.ts";
 
 /** An entry of the cache service: immutable once it is committed. */
 export interface GhaEntry {
@@ -33,11 +34,13 @@ const chunkBytes = 32 << 20;
 const maxAnswerBytes = 32 << 10;
 const userAgent = "slipway";
 
-export function createGhaService(options: GhaOptions): GhaService {
+export function createGhaService(given: GhaOptions, proxy: GhaProxy = {}): GhaService {
+	const dispatcher = lazily(() => openDispatcher(proxy));
+	const options: Access = { ...given, dispatcher };
 	return options.version === 2 ? secondService(options) : firstService(options);
 }
 
-function firstService(options: GhaOptions): GhaService {
+function firstService(options: Access): GhaService {
 	const base = `${options.url}/_apis/artifactcache`;
 	const headers = { accept: "application/json;api-version=6.0-preview.1" };
 	const ask = (request: Omit<ApiRequest, "headers"> & { readonly headers?: ApiRequest["headers"] }) =>
@@ -73,11 +76,11 @@ function firstService(options: GhaOptions): GhaService {
 			await ask({ method: "POST", url: `${base}/caches/${id}`, json: { size }, signal });
 			return true;
 		},
-		read: (entry, offset, signal) => readUrl(entry.url, offset, signal),
+		read: (entry, offset, signal) => readUrl(entry.url, offset, options, signal),
 	};
 }
 
-function secondService(options: GhaOptions): GhaService {
+function secondService(options: Access): GhaService {
 	const call = (method: string, json: object, signal: AbortSignal): Promise<Answer> =>
 		callApi(
 			{
@@ -130,8 +133,36 @@ function secondService(options: GhaOptions): GhaService {
 			}
 			return true;
 		},
-		read: (entry, offset, signal) => readUrl(entry.url, offset, signal),
+		read: (entry, offset, signal) => readUrl(entry.url, offset, options, signal),
 	};
+}
+
+/** As the environment of the builder has them. */
+export interface GhaProxy {
+	readonly http?: string;
+	readonly https?: string;
+	readonly none?: string;
+}
+
+interface Access extends GhaOptions {
+	readonly dispatcher: () => Promise<{ readonly dispatcher?: Dispatcher }>;
+}
+
+async function openDispatcher({
+	http,
+	https,
+	none,
+}: GhaProxy): Promise<{ readonly dispatcher?: Dispatcher }> {
+	if (http === undefined && https === undefined) {
+		return {};
+	}
+	const { EnvHttpProxyAgent } = await import("undici");
+	const dispatcher = new EnvHttpProxyAgent({
+		...(http === undefined ? {} : { httpProxy: http }),
+		...(https === undefined ? {} : { httpsProxy: https }),
+		...(none === undefined ? {} : { noProxy: none }),
+	});
+	return { dispatcher };
 }
 
 type Answer = Readonly<Record<string, unknown>>;
@@ -148,13 +179,15 @@ interface ApiRequest {
 /** Gives the answer's JSON; tries again while there are too many requests, or the service has trouble. */
 async function callApi(
 	{ method, url, headers, json, body, signal }: ApiRequest,
-	{ token, timeoutMs }: GhaOptions,
+	{ token, timeoutMs, dispatcher }: Access,
 ): Promise<Answer> {
 	const { request } = await import("undici");
+	const through = await dispatcher();
 	const until = Date.now() + timeoutMs;
 	for (let delayMs = 1000; ; delayMs = Math.min(delayMs * 2, maxDelayMs)) {
 		const response = await fromNetwork(signal, () =>
 			request(url, {
+				...through,
 				method,
 				headers: {
 					authorization: `Bearer ${token}`,
@@ -240,10 +273,17 @@ async function unlessExists(work: () => Promise<Answer>): Promise<Answer | undef
 }
 
 /** The address has its own signature: the token is for the service alone. */
-async function* readUrl(url: string, offset: number, signal: AbortSignal): AsyncGenerator<Uint8Array, void> {
+async function* readUrl(
+	url: string,
+	offset: number,
+	{ dispatcher }: Access,
+	signal: AbortSignal,
+): AsyncGenerator<Uint8Array, void> {
 	const { request } = await import("undici");
+	const through = await dispatcher();
 	const response = await fromNetwork(signal, () =>
 		request(url, {
+			...through,
 			headers: { "user-agent": userAgent, ...(offset === 0 ? {} : { range: `bytes=${offset}-` }) },
 			signal,
 		}),
