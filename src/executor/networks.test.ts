@@ -15,6 +15,9 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { listMounts, setPropagation } from "../sys/mount.ts";
 import { unshare } from "../sys/namespace.ts";
+import { NetlinkSocket, netlinkNetfilter } from "../sys/netlink.ts";
+import { createNetworkNamespace, inNetworkNamespace } from "../sys/network.ts";
+import { addMasquerading, listForwardChains } from "../sys/nftables.ts";
 import { createCniNetwork } from "./cni-network.ts";
 import { createIsolatedNetwork } from "./isolated-network.ts";
 import type { NetworkProvider, StepNetwork } from "./network.ts";
@@ -175,6 +178,50 @@ test("bridge: what a killed builder left is undone by the next", async () => {
 	await reachesOut(provider);
 	await provider[Symbol.asyncDispose]();
 	assert.deepEqual(forwarding(), before);
+});
+
+test("chains that drop what is forwarded are seen, whoever made them", () => {
+	using machine = createNetworkNamespace(() => {});
+	const chains = inNetworkNamespace(machine, () => {
+		assert.equal(spawnSync("iptables-nft", ["-P", "FORWARD", "DROP"]).status, 0);
+		using socket = new NetlinkSocket(netlinkNetfilter);
+		addMasquerading(socket, { table: "ours", network: new Uint8Array([10, 1, 2]), ownedBySocket: true });
+		return listForwardChains(socket);
+	});
+	assert.deepEqual(
+		chains.toSorted((a, b) => (a.table < b.table ? -1 : 1)),
+		[
+			{ isIpv4: true, table: "filter", name: "FORWARD", drops: true },
+			{ isIpv4: true, table: "ours", name: "forward", drops: false },
+		],
+	);
+});
+
+test("bridge: a machine that drops what is forwarded gets rules of ours, and loses them again", () => {
+	const script = `
+		import { spawnSync } from "node:child_process";
+		import { createRoutedNetwork } from ${JSON.stringify(join(import.meta.dirname, "routed-network.ts"))};
+		const rules = () => console.log(spawnSync("iptables-nft", ["-S", "FORWARD"], { encoding: "utf8" }).stdout.trim() + "\\n--");
+		const provider = createRoutedNetwork({ subnet: ${JSON.stringify(subnet)}, maxIdle: 2, directory: ${JSON.stringify(join(dir, "dropping"))}, searchPath: process.env.PATH, debug: console.log });
+		await provider.acquire({ signal: new AbortController().signal });
+		rules();
+		await provider[Symbol.asyncDispose]();
+		rules();
+		process.exit();`;
+	// A machine of its own, with one interface and a default route.
+	const machine = `ip link add out type veth peer name far && ip addr add 192.0.2.9/24 dev out && ip link set far up && ip link set out up &&
+		ip route add default via 192.0.2.1 && iptables-nft -P FORWARD DROP && exec "$0" --input-type=module -e "$1"`;
+	const run = spawnSync("unshare", ["--net", "sh", "-c", machine, process.execPath, script], {
+		encoding: "utf8",
+		timeout: 30_000,
+	});
+	const [during = "", later = ""] = run.stdout.split("\n--\n");
+	assert.match(during, /-A FORWARD -s 10\.214\.\d+\.0\/24 -j ACCEPT/, run.stderr);
+	assert.match(
+		during,
+		/-A FORWARD -d 10\.214\.\d+\.0\/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT/,
+	);
+	assert.equal(later, "-P FORWARD DROP");
 });
 
 test("takeNetworkSlot: a part that a route leads to is left alone", () => {

@@ -14,7 +14,7 @@ import {
 	removeLink,
 	setUpLink,
 } from "../sys/network.ts";
-import { addMasquerading, forwardingIsDropped, removeTable } from "../sys/nftables.ts";
+import { addMasquerading, type ForwardChain, listForwardChains, removeTable } from "../sys/nftables.ts";
 import type { NetworkProvider } from "./network.ts";
 import { createNetworkPool, type NetworkPool, type PooledNetwork } from "./network-pool.ts";
 import { type NetworkSlot, type SlotChanges, takeNetworkSlot } from "./network-slot.ts";
@@ -230,14 +230,60 @@ function plannedChanges(
 	const forwarding = forwards
 		? []
 		: used.map((link) => link.name).filter((name) => readSetting(`conf/${name}/forwarding`) === "0");
-	// Docker's, for one: what no rule of that very table accepts is dropped, so ours must be in there.
-	const undo = forwardingIsDropped(filter) ? acceptedForwarding(slot, options) : [];
+	const undo = iptablesThatDrop(listForwardChains(filter), options).flatMap((program) =>
+		acceptedForwarding(program, slot, options),
+	);
 	return { forwarding, undo };
 }
 
-function acceptedForwarding(slot: NetworkSlot, { searchPath }: RoutedNetworkOptions): SlotChanges["undo"] {
+/**
+ * Where what no rule accepts is dropped, ours must be among the rules of that very table: those of iptables take them, Docker's for one.
+ * Other owners of tables are not touched, so that there is no way through them.
+ */
+function iptablesThatDrop(
+	chains: readonly ForwardChain[],
+	{ searchPath }: RoutedNetworkOptions,
+): readonly string[] {
+	const programs: string[] = [];
+	for (const { isIpv4, table, name, drops } of chains) {
+		// It accepts by policy, and has a rule at the end that does not.
+		if (table === "firewalld" || (drops && !(isIpv4 && table === "filter" && name === "FORWARD"))) {
+			throw new SlipwayError(
+				"failed-precondition",
+				`the chain ${name} of the nftables table ${table} drops what is forwarded`,
+			);
+		}
+		if (drops) {
+			programs.push("iptables-nft");
+		}
+	}
+	return legacyDrops(searchPath) ? [...programs, "iptables-legacy"] : programs;
+}
+
+/** The older tables are not seen by netlink. */
+function legacyDrops(searchPath: string): boolean {
+	let names: string;
+	try {
+		names = readFileSync("/proc/net/ip_tables_names", "utf8");
+	} catch {
+		return false;
+	}
+	if (!names.split("\n").includes("filter")) {
+		return false;
+	}
+	const { stdout } = spawnSync("env", [`PATH=${searchPath}`, "iptables-legacy", "-S", "FORWARD"], {
+		encoding: "utf8",
+	});
+	return stdout?.startsWith("-P FORWARD DROP") === true;
+}
+
+function acceptedForwarding(
+	program: string,
+	slot: NetworkSlot,
+	{ searchPath }: RoutedNetworkOptions,
+): SlotChanges["undo"] {
 	const network = `${slot.network.join(".")}.0/24`;
-	const command = ["env", `PATH=${searchPath}`, "iptables", "-w", "-D", "FORWARD"];
+	const command = ["env", `PATH=${searchPath}:/usr/sbin:/sbin`, program, "-w", "-D", "FORWARD"];
 	return [
 		[...command, "-s", network, "-j", "ACCEPT"],
 		[...command, "-d", network, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "ACCEPT"],

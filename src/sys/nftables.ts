@@ -97,23 +97,48 @@ export function removeTable(socket: NetlinkSocket, table: string): void {
 	socket.order(batch([message(deleteTable, [attribute(1, table)])]), `remove nftables table ${table}`);
 }
 
-/** True if forwarded packets that no rule accepts are dropped: our own rules cannot let them through. */
-export function forwardingIsDropped(socket: NetlinkSocket): boolean {
+/** A chain that sees forwarded packets. */
+export interface ForwardChain {
+	/** True for the family of IPv4 alone, false for one that has both. */
+	readonly isIpv4: boolean;
+	readonly table: string;
+	readonly name: string;
+	/** What no rule accepts is dropped: our own rules cannot let it through. */
+	readonly drops: boolean;
+}
+
+const bothFamilies = 1;
+
+export function listForwardChains(socket: NetlinkSocket): readonly ForwardChain[] {
 	const question: NetlinkMessage = {
 		type: (subsystem << 8) | getChain,
 		flags: messageFlag.request | messageFlag.dump,
-		body: new Uint8Array([ipv4, 0, 0, 0]),
+		body: new Uint8Array([0, 0, 0, 0]),
 	};
-	return socket.dump(question, "list nftables chains").some((body) => {
+	return socket.dump(question, "list nftables chains").flatMap((body) => {
 		const attributes = readAttributes(body.subarray(4));
 		const hook = attributes.get(4);
-		const policy = attributes.get(5);
-		return (
-			hook !== undefined &&
-			readBe32(readAttributes(hook).get(1)) === hookForward &&
-			readBe32(policy) === verdictDrop
-		);
+		const family = body[0];
+		if (
+			hook === undefined ||
+			readBe32(readAttributes(hook).get(1)) !== hookForward ||
+			(family !== ipv4 && family !== bothFamilies)
+		) {
+			return [];
+		}
+		return [
+			{
+				isIpv4: family === ipv4,
+				table: readText(attributes.get(1)),
+				name: readText(attributes.get(3)),
+				drops: readBe32(attributes.get(5)) === verdictDrop,
+			},
+		];
 	});
+}
+
+function readText(bytes: Uint8Array | undefined): string {
+	return new TextDecoder().decode(bytes?.subarray(0, -1));
 }
 
 function readBe32(bytes: Uint8Array | undefined): number | undefined {
