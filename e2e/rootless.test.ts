@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { bindMount, unmount } from "../src/sys/mount.ts";
-import { busyboxLayout, debianLayout, projectRoot } from "./support/slipway.ts";
+import { busyboxLayout, debianLayout, foreignLayout, projectRoot } from "./support/slipway.ts";
 
 /** Users of this machine that are made for the test: one with subordinate ids, one without. */
 const directory = mkdtempSync(join(tmpdir(), "slipway-rootless-"));
@@ -26,10 +26,17 @@ before(() => {
 	for (const [name, layout] of [
 		["busybox", busyboxLayout],
 		["debian", debianLayout],
+		["foreign", foreignLayout],
 	] as const) {
 		cpSync(layout, join(directory, name), { recursive: true });
 	}
-	root("chmod", ["-R", "a+rX", join(directory, "busybox"), join(directory, "debian")]);
+	root("chmod", [
+		"-R",
+		"a+rX",
+		join(directory, "busybox"),
+		join(directory, "debian"),
+		join(directory, "foreign"),
+	]);
 	for (const user of [many, single]) {
 		root("useradd", ["--home-dir", join(directory, user), "--create-home", "--shell", "/bin/sh", user]);
 	}
@@ -148,6 +155,19 @@ test("a user with one id builds, is told what is lost, and what a step cannot do
 		failed.stderr,
 		/a step cannot run as user 33:33 here, where there is only one user id: add subordinate ids, see 'slipway doctor'/,
 	);
+});
+
+test("foreign platforms run for a user as they do for root", () => {
+	const path = context(
+		many,
+		"foreign-context",
+		"FROM base\nRUN uname -m | tr a-z A-Z && touch /f && chown 12:34 /f && stat -c %u:%g /f\n",
+	);
+	const [platform, machine] =
+		process.arch === "arm64" ? ["linux/amd64", "X86_64"] : ["linux/arm64", "AARCH64"];
+	const { code, stderr } = slipway(many, ["build", ...base("foreign"), "--platform", platform, path]);
+	assert.equal(code, 0, stderr);
+	assert.match(stderr, new RegExp(`^#\\d+ [\\d.]+ ${machine}\\n#\\d+ [\\d.]+ 12:34$`, "m"));
 });
 
 test("doctor tells the three modes apart", () => {

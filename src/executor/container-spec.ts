@@ -1,4 +1,11 @@
-import type { RuntimeMount, RuntimeNamespace, RuntimeRlimit, RuntimeSpec } from "../oci/runtime-spec.ts";
+import type {
+	RuntimeIdMapping,
+	RuntimeMount,
+	RuntimeNamespace,
+	RuntimeRlimit,
+	RuntimeSpec,
+} from "../oci/runtime-spec.ts";
+import { ownIds } from "../sys/interpreter-namespace.ts";
 import type { Resources, RunOptions } from "./executor.ts";
 import type { UserIds } from "./passwd.ts";
 import { seccompProfile } from "./seccomp.ts";
@@ -125,7 +132,7 @@ export function containerSpec(input: SpecInput): RuntimeSpec {
 		]),
 		linux: {
 			namespaces: namespaces(input),
-			...(run.userNamespace === undefined ? {} : { uidMappings: allIds, gidMappings: allIds }),
+			...(run.userNamespace === undefined ? {} : { uidMappings: idsOf("uid"), gidMappings: idsOf("gid") }),
 			resources:
 				input.ids === "all"
 					? {
@@ -163,7 +170,9 @@ function namespaces(input: SpecInput): readonly RuntimeNamespace[] {
 }
 
 /** What the namespace has already; runc wants to be told. */
-const allIds = [{ containerID: 0, hostID: 0, size: 4_294_967_295 }];
+function idsOf(kind: "uid" | "gid"): readonly RuntimeIdMapping[] {
+	return ownIds(kind).map(({ first, count }) => ({ containerID: first, hostID: first, size: count }));
+}
 
 /** Root of a user namespace has no control groups to show, and where there is only one id no group of terminals. */
 function adaptMount(mount: RuntimeMount, ids: SpecInput["ids"]): readonly RuntimeMount[] {

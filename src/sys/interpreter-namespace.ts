@@ -1,4 +1,4 @@
-import { openSync, writeFileSync } from "node:fs";
+import { openSync, readFileSync, writeFileSync } from "node:fs";
 import { SlipwayError, toError } from "../errors/errors.ts";
 import { spawn } from "./spawn.ts";
 
@@ -18,9 +18,9 @@ const opened = new Map<string, Promise<string>>();
  * A user namespace in which the kernel runs foreign programs by the interpreter, children of children too; the path is
  * what another process (an OCI runtime) enters it by. The machine itself learns nothing of the interpreter.
  *
- * User and group ids are those of the machine. What the kernel allows only in its first user namespace (making device
+ * User and group ids are those of this process. What the kernel allows only in its first user namespace (making device
  * nodes, mounting disks) does not work in it. Needs Linux 6.7, where binfmt_misc became one per user namespace, and the
- * right to map all ids, which root has. Rejects with the reason where that is missing.
+ * right to map ids, which root has, also root of a user namespace. Rejects with the reason where that is missing.
  *
  * Format of the registration: Documentation/admin-guide/binfmt-misc.rst of the kernel.
  */
@@ -31,6 +31,22 @@ export function openInterpreterNamespace(interpreter: Interpreter): Promise<stri
 		opened.set(interpreter.path, path);
 	}
 	return path;
+}
+
+export interface IdRange {
+	readonly first: number;
+	readonly count: number;
+}
+
+/** The ids that there are for this process: all of the machine, or those of its user namespace. */
+export function ownIds(kind: "uid" | "gid"): readonly IdRange[] {
+	return readFileSync(`/proc/self/${kind}_map`, "utf8")
+		.trim()
+		.split("\n")
+		.map((line) => {
+			const [first = 0, , count = 0] = line.trim().split(/\s+/).map(Number);
+			return { first, count };
+		});
 }
 
 /**
@@ -70,9 +86,10 @@ async function open({ path, magic, mask }: Interpreter): Promise<string> {
 	};
 	try {
 		await next();
-		const allIds = "0 0 4294967295";
-		writeFileSync(`/proc/${child.pid}/uid_map`, allIds);
-		writeFileSync(`/proc/${child.pid}/gid_map`, allIds);
+		for (const kind of ["uid", "gid"] as const) {
+			const ranges = ownIds(kind).map(({ first, count }) => `${first} ${first} ${count}\n`);
+			writeFileSync(`/proc/${child.pid}/${kind}_map`, ranges.join(""));
+		}
 		stdin.write("\n");
 		await next();
 		// The registration lives as long as the mount, the mount as long as its namespace.
