@@ -28,7 +28,6 @@ export function createSessionRegistry(open: OpenSession): SessionRegistry {
 				throw new SlipwayError("invalid-argument", "a session has no id");
 			}
 			sessions.set(session.id, session);
-			call.sendHeaders();
 			for (const wake of [...waiting]) {
 				wake();
 			}
