@@ -121,6 +121,7 @@ class OciExecutor implements Executor {
 				reachable: network.nameservers,
 				...(this.#options.dns === undefined ? {} : { dns: this.#options.dns }),
 			});
+			refuseRunc(runtime, run, network.namespacePath);
 			const spec = containerSpec({
 				run,
 				rootfs,
@@ -206,6 +207,16 @@ class OciExecutor implements Executor {
 			removeNotedCgroup(bundle);
 			rmSync(bundle, { recursive: true, force: true });
 		}
+	}
+}
+
+/** runc enters the user namespace first, and then may not enter a network that belongs to the one around it. */
+function refuseRunc(runtime: Runtime, { userNamespace }: RunOptions, network: string | undefined): void {
+	if (runtime.name === "runc" && userNamespace !== undefined && network !== undefined && network !== "") {
+		throw new SlipwayError(
+			"failed-precondition",
+			"runc cannot run an emulated step in a network of its own: install crun, or build with --network host",
+		);
 	}
 }
 
