@@ -302,30 +302,37 @@ suite("terminals", () => {
 		assert.match(out, /\/dev\/pts\/\d+\r\nsized\r\n/);
 	});
 
-	test("the first process may have one", async () => {
-		const id = `container${process.pid}t`;
-		let out = "";
-		const { code } = await executor.run({
-			id,
-			root: {
-				mounts: [{ type: "bind", source: join(directory, "rootfs"), options: ["rbind"] }],
-				readonly: false,
-			},
-			mounts: [],
-			process: { args: ["sh", "-c", "tty; exit 6"], env, cwd: "/", user: "" },
-			network: "none",
-			security: "sandbox",
-			extraHosts: [],
-			ulimits: [],
-			platform: { os: "linux", architecture: "amd64" },
-			removeMountStubsRecursive: true,
-			onOutput: (_, chunk) => {
-				out += Buffer.from(chunk).toString();
-			},
-			io: { terminal: true },
-			signal: never,
-		});
-		assert.equal(code, 6);
-		assert.match(out, /\/dev\/pts\/\d+\r\n/);
+	test("the first process may have one, of which nothing is lost when it ends at once", async () => {
+		for (let round = 0; round < 5; round++) {
+			let out = "";
+			const { code } = await executor.run({
+				id: `container${process.pid}t${round}`,
+				root: {
+					mounts: [{ type: "bind", source: join(directory, "rootfs"), options: ["rbind"] }],
+					readonly: false,
+				},
+				mounts: [],
+				process: { args: ["sh", "-c", "tty; exit 6"], env, cwd: "/", user: "" },
+				network: "none",
+				security: "sandbox",
+				extraHosts: [],
+				ulimits: [],
+				platform: { os: "linux", architecture: "amd64" },
+				removeMountStubsRecursive: true,
+				onOutput: (_, chunk) => {
+					out += Buffer.from(chunk).toString();
+				},
+				io: { terminal: true },
+				signal: never,
+			});
+			assert.equal(code, 6);
+			assert.match(out, /\/dev\/pts\/\d+\r\n/);
+		}
+	});
+
+	test("a terminal that others have open too ends with its own process", async () => {
+		await using container = await startContainer();
+		const { code } = await exec(container, ["sh", "-c", "sleep 100 & exit 7"], { io: { terminal: true } });
+		assert.equal(code, 7);
 	});
 });

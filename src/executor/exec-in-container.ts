@@ -27,7 +27,8 @@ export async function execInContainer(
 	writeFileSync(files.processFile, JSON.stringify(processOf(bundle, options)), { mode: 0o600 });
 	try {
 		const status = await runProcess({
-			argv: execCommand(runtime, { id: options.id, ...files }),
+			argv: (console) => execCommand(runtime, { id: options.id, ...files }, console),
+			sendsTerminal: runtime.name === "crun",
 			env: runtimeEnvironment,
 			pidFile: files.pidFile,
 			io: options.io ?? {},

@@ -155,7 +155,8 @@ class OciExecutor implements Executor {
 			logFile: join(bundle, "log"),
 		};
 		const status = await runProcess({
-			argv: runCommand(runtime, container),
+			argv: (console) => runCommand(runtime, container, console),
+			sendsTerminal: runtime.name === "crun",
 			env: runtimeEnvironment,
 			pidFile: container.pidFile,
 			io: run.io ?? {},

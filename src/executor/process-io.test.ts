@@ -11,7 +11,8 @@ test("an abort before the runtime has said which process it runs ends that proce
 	const script = "setsid sh -c 'echo begun $$; exec sleep 600' & sleep 600";
 	let said = "";
 	const status = await runProcess({
-		argv: ["/bin/sh", "-c", script],
+		argv: () => ["/bin/sh", "-c", script],
+		sendsTerminal: false,
 		env: { PATH: "/usr/bin:/bin" },
 		pidFile: "/nonexistent/pid",
 		io: {},

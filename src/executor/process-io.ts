@@ -5,11 +5,14 @@ import { ReadStream } from "node:tty";
 import { killProcess, spawn } from "../sys/spawn.ts";
 import type { ChildProcess, ExitStatus, SpawnOptions } from "../sys/sys.ts";
 import { openTerminal, setTerminalSize } from "../sys/terminal.ts";
+import { openConsoleSocket } from "./console-socket.ts";
 import type { OutputListener, ProcessIo, RunningProcess } from "./executor.ts";
 
 export interface ProcessOptions {
-	/** The runtime's command, which ends when the process does. */
-	readonly argv: SpawnOptions["argv"];
+	/** The runtime's command, which ends when the process does; with the socket that it sends a terminal to. */
+	readonly argv: (console: string | undefined) => SpawnOptions["argv"];
+	/** Whether the runtime can do that. */
+	readonly sendsTerminal: boolean;
 	readonly env: SpawnOptions["env"];
 	/** Where the runtime writes the number of the process. */
 	readonly pidFile: string;
@@ -23,10 +26,15 @@ export interface ProcessOptions {
 /** Runs the process with its streams. Resolves when it has ended and all its output was taken. */
 export async function runProcess(options: ProcessOptions): Promise<ExitStatus> {
 	options.signal.throwIfAborted();
-	const process = options.io.terminal ? spawnWithTerminal(options) : spawnWithPipes(options);
+	const process = options.io.terminal
+		? await (options.sendsTerminal ? spawnForTerminal(options) : spawnInTerminal(options))
+		: spawnWithPipes(options);
 	const { child } = process;
 	const kill = (): void => killFirst(child, options.pidFile);
 	options.signal.addEventListener("abort", kill, { once: true });
+	if (options.signal.aborted) {
+		kill();
+	}
 	const input = pumpInput(options.io.stdin, process.stdin, child.exited);
 	let isRunning = true;
 	if (options.onStarted !== undefined) {
@@ -52,17 +60,19 @@ export async function runProcess(options: ProcessOptions): Promise<ExitStatus> {
 	}
 }
 
+type Size = Parameters<RunningProcess["resize"]>[0];
+
 interface Spawned {
 	readonly child: ChildProcess;
 	readonly stdin: Socket | undefined;
 	/** Resolves when all was taken. */
 	readonly output: Promise<unknown>;
-	resize(size: { readonly rows: number; readonly columns: number }): void;
+	resize(size: Size): void;
 }
 
 function spawnWithPipes({ argv, env, io, onOutput }: ProcessOptions): Spawned {
 	const child = spawn({
-		argv,
+		argv: argv(undefined),
 		env,
 		stdin: io.stdin === undefined ? "null" : "pipe",
 		// A Ctrl-C at the terminal is for us: we end the container ourselves.
@@ -79,16 +89,57 @@ function spawnWithPipes({ argv, env, io, onOutput }: ProcessOptions): Spawned {
 	};
 }
 
+/** The runtime sends us the container's terminal. If it comes to an end before, what it printed is the output. */
+async function spawnForTerminal({ argv, env, onOutput, signal }: ProcessOptions): Promise<Spawned> {
+	using socket = await openConsoleSocket();
+	const child = spawn({ argv: argv(socket.path), env, group: "own" });
+	const printed = Promise.all([
+		pipeOutput(child.stdout, (chunk) => onOutput(1, chunk)),
+		pipeOutput(child.stderr, (chunk) => onOutput(2, chunk)),
+	]);
+	const { promise: aborted, resolve: abort } = Promise.withResolvers<undefined>();
+	signal.addEventListener("abort", () => abort(undefined), { once: true });
+	if (signal.aborted) {
+		abort(undefined);
+	}
+	const fd = await Promise.race([socket.terminal, child.exited.then(() => undefined), aborted]);
+	if (fd === undefined) {
+		return { child, stdin: undefined, output: printed, resize: () => {} };
+	}
+	const stream = new ReadStream(fd);
+	const output = pipeOutput(stream, (chunk) => onOutput(1, chunk));
+	return {
+		child,
+		stdin: stream,
+		output: Promise.all([printed, endOf(stream, output, child)]),
+		resize(size) {
+			if (!stream.destroyed) {
+				setTerminalSize(fd, size);
+			}
+		},
+	};
+}
+
+/** Other processes of the container may have the terminal open for longer than the one that it was made for. */
+async function endOf(stream: ReadStream, output: Promise<void>, child: ChildProcess): Promise<void> {
+	await child.exited;
+	const left = setTimeout(() => stream.destroy(), lingerMs);
+	await output;
+	clearTimeout(left);
+}
+
+const lingerMs = 200;
+
 /** Ours, which only carries bytes: the container's has its own. */
 const anySize = { rows: 24, columns: 80 };
 
 /** The runtime copies between our terminal and the container's. */
-function spawnWithTerminal({ argv, env, onOutput, pidFile }: ProcessOptions): Spawned {
+async function spawnInTerminal({ argv, env, onOutput, pidFile }: ProcessOptions): Promise<Spawned> {
 	const terminal = openTerminal(anySize);
 	const side = { path: terminal.path, flags: constants.O_RDWR };
 	let child: ChildProcess;
 	try {
-		child = spawn({ argv, env, stdin: side, stdout: side, stderr: side, group: "session" });
+		child = spawn({ argv: argv(undefined), env, stdin: side, stdout: side, stderr: side, group: "session" });
 	} catch (error) {
 		terminal[Symbol.dispose]();
 		throw error;
@@ -104,7 +155,7 @@ function spawnWithTerminal({ argv, env, onOutput, pidFile }: ProcessOptions): Sp
 }
 
 /** Not all runtimes pass a size on: it is set where the process has its terminal. */
-function resizeTerminalOf(pid: number, size: { readonly rows: number; readonly columns: number }): void {
+function resizeTerminalOf(pid: number, size: Size): void {
 	for (const descriptor of [0, 1, 2]) {
 		try {
 			const fd = openSync(`/proc/${pid}/fd/${descriptor}`, constants.O_RDWR | constants.O_NOCTTY);
@@ -126,7 +177,8 @@ async function tellStart(
 	isRunning: () => boolean,
 	process: RunningProcess,
 ): Promise<void> {
-	const runtime = argv[0].slice(argv[0].lastIndexOf("/") + 1);
+	const [program] = argv(undefined);
+	const runtime = program.slice(program.lastIndexOf("/") + 1);
 	for (let waits = 0; isRunning(); waits++) {
 		const pid = readPid(pidFile);
 		if (pid > 1 && (waits > 1000 || !isRuntime(pid, runtime))) {

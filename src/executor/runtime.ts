@@ -42,10 +42,12 @@ export function runCommand(
 		readonly pidFile: string;
 		readonly logFile: string;
 	},
+	console?: string,
 ): [string, ...string[]] {
 	return [
 		...logTo(runtime, container.logFile),
 		"run",
+		...consoleFlags(console),
 		"--bundle",
 		container.bundle,
 		"--pid-file",
@@ -63,16 +65,23 @@ export function execCommand(
 		readonly pidFile: string;
 		readonly logFile: string;
 	},
+	console?: string,
 ): [string, ...string[]] {
 	return [
 		...logTo(runtime, process.logFile),
 		"exec",
+		...consoleFlags(console),
 		"--process",
 		process.processFile,
 		"--pid-file",
 		process.pidFile,
 		process.id,
 	];
+}
+
+/** Where a process's terminal is sent. Only crun can while it waits for the process; runc copies to its own, which it does well. */
+function consoleFlags(path: string | undefined): readonly string[] {
+	return path === undefined ? [] : ["--console-socket", path];
 }
 
 function logTo(runtime: Runtime, logFile: string): [string, ...string[]] {
