@@ -21,7 +21,7 @@ export interface MemoryKeeper extends Disposable {
 }
 
 /** What a daemon does not need while it waits is the machine's. Neither V8 nor the C library give it back by themselves. */
-export function createMemoryKeeper(delayMs = 2000): MemoryKeeper {
+export function createMemoryKeeper(delayMs = 2000, giveBack: () => void = giveMemoryBack): MemoryKeeper {
 	let timer: NodeJS.Timeout | undefined;
 	let wasBusy = false;
 	return {
@@ -35,11 +35,15 @@ export function createMemoryKeeper(delayMs = 2000): MemoryKeeper {
 				timer = setTimeout(() => {
 					timer = undefined;
 					wasBusy = false;
-					collectGarbage();
-					trimMemory();
+					giveBack();
 				}, delayMs).unref();
 			}
 		},
 		[Symbol.dispose]: () => clearTimeout(timer),
 	};
+}
+
+function giveMemoryBack(): void {
+	collectGarbage();
+	trimMemory();
 }
