@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 /**
  * Images of 1 GB in 8 layers to and from Debian's `docker-registry` on loopback, and exports of one layer of 1 GB, against the real
- * BuildKit (`BUILDKIT_HOST`). Half of the bytes compress.
+ * BuildKit (`BUILDKIT_HOST`). Half of the bytes of the layers compress.
  */
 export interface RegistryBenchOptions {
 	readonly work: string;
@@ -155,7 +155,7 @@ function derivedContext(work: string, image: string): { readonly dir: string; to
 	return { dir, touch };
 }
 
-/** One file of 1 GB, another one for each seed. */
+/** One file of 1 GB, of what the machine's own programs are made of; another one for each seed. */
 function bigContext(work: string, seed: number): string {
 	const dir = join(work, `export-${seed}`);
 	const kept = join(work, "export.bin");
@@ -163,7 +163,10 @@ function bigContext(work: string, seed: number): string {
 		return dir;
 	}
 	if (!existsSync(kept)) {
-		spawnSync("sh", ["-c", noise(kept, 64)]);
+		spawnSync("sh", [
+			"-c",
+			`find /usr -xdev -type f -size +4k -exec cat {} + 2>/dev/null | head -c 1073741824 > ${kept}`,
+		]);
 	}
 	mkdirSync(dir);
 	spawnSync("sh", [
