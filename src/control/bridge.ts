@@ -92,6 +92,7 @@ export function createBridge(
 								judge: judgeWith(sourcePolicies, now),
 							}),
 							sources: (await options.caches?.sources(cacheImports)) ?? [],
+							isWorthRetrying: (error) => options.caches?.dropLost(error) ?? false,
 						},
 			);
 			if (evaluate) {

@@ -20,6 +20,8 @@ export interface BuildCaches extends AsyncDisposable {
 	 * out: a build does not depend on caches.
 	 */
 	sources(entries: readonly CacheOptions[]): Promise<readonly ImportedSource[]>;
+	/** True, with a warning, if the error may come from imported results that could not be had: they are not found any more. */
+	dropLost(error: unknown): boolean;
 	/** What exporters of images ask for; undefined unless the image shall carry its cache. */
 	inlineFor(
 		keysOf: (ref: ImmutableRef) => readonly CacheKey[] | undefined,
@@ -66,8 +68,8 @@ export function openBuildCaches(
 	caches: RemoteCaches,
 	job: Job<Output>,
 	request: { readonly cacheExports: readonly CacheOptions[]; readonly cacheImports: readonly CacheOptions[] },
-	{ session, signal }: Pick<BuildOptions, "session" | "signal">,
-	{ byName: imports, all: imported }: BuildImports,
+	{ session, signal, progress }: Pick<BuildOptions, "session" | "signal" | "progress">,
+	{ byName: imports, all: imported, dropLost }: BuildImports,
 ): BuildCaches {
 	const exports = caches.exports(request.cacheExports, session);
 
@@ -120,6 +122,7 @@ export function openBuildCaches(
 			const all = await Promise.all(entries.map(importOf));
 			return all.filter((source) => source !== undefined);
 		},
+		dropLost: (error) => dropLost(error, progress),
 		inlineFor: (keysOf) =>
 			exports.inline
 				? async (ref, layers, context) => {

@@ -23,6 +23,8 @@ export interface LoadedGraph {
 	readonly edge: Edge;
 	/** Imported caches for this graph. */
 	readonly sources: readonly CacheSource<Output>[];
+	/** Asked about an error: true if it came from an imported cache, which by now does not offer again what it does not have. */
+	readonly isWorthRetrying?: (error: unknown) => boolean;
 }
 
 export function createBuildRefs(job: Job<Output>, worker: ControllerServices["worker"]): BuildRefs {
@@ -53,6 +55,19 @@ export function createBuildRefs(job: Job<Output>, worker: ControllerServices["wo
 		return build(signal);
 	}
 
+	async function buildGraph(graph: LoadedGraph, signal: AbortSignal): Promise<BuiltEdge<Output>> {
+		for (;;) {
+			try {
+				return await job.build(graph.edge, { signal, sources: graph.sources });
+			} catch (error) {
+				if (signal.aborted || graph.isWorthRetrying?.(error) !== true) {
+					throw error;
+				}
+				await job.forgetLost();
+			}
+		}
+	}
+
 	return {
 		make(definition, load) {
 			let done: { readonly edge: BuiltEdge<Output> | undefined } | undefined;
@@ -66,7 +81,7 @@ export function createBuildRefs(job: Job<Output>, worker: ControllerServices["wo
 					key,
 					async (shared) => {
 						const graph = await load(shared);
-						const edge = graph && (await job.build(graph.edge, { signal: shared, sources: graph.sources }));
+						const edge = graph && (await buildGraph(graph, shared));
 						if (edge !== undefined && closed) {
 							await edge.release();
 							throw canceled();

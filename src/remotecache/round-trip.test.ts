@@ -41,6 +41,8 @@ interface FakeRef extends ImmutableRef {
 }
 
 const withBlobs = new Set<string>();
+/** Steps that fail the next time. */
+const failing = new Set<string>();
 
 function refOf(...layerNames: readonly string[]): FakeRef {
 	const blobs = (): readonly LayerBlob[] =>
@@ -90,6 +92,8 @@ interface World extends AsyncDisposable {
 	readonly solver: Solver<Output>;
 	readonly local: CacheSource<Output>;
 	readonly ran: string[];
+	/** The builder's own results, by id. */
+	readonly kept: Map<string, readonly string[]>;
 	build(edge: Edge, sources?: readonly CacheSource<Output>[]): Promise<BuiltEdge<Output>>;
 }
 
@@ -103,7 +107,10 @@ function createWorld(): World {
 			kept.set(id, (ref as FakeRef).layerNames);
 			return { id, createdAt: 1000 };
 		},
-		load: async ({ id }) => ({ result: refOf(...(kept.get(id) ?? assert.fail())) }),
+		load: async ({ id }) => {
+			const names = kept.get(id);
+			return names === undefined ? undefined : { result: refOf(...names) };
+		},
 		exists: async ({ id }) => kept.has(id),
 	};
 	const solver = createSolver<Output>({
@@ -128,6 +135,9 @@ function createWorld(): World {
 					},
 				}),
 				execute: async (refs) => {
+					if (failing.delete(name)) {
+						throw new SlipwayError("data-loss", "layer is gone");
+					}
 					ran.push(name);
 					return [refOf(...((refs[0] as FakeRef | undefined)?.layerNames ?? []), `layer ${name}`)];
 				},
@@ -140,6 +150,7 @@ function createWorld(): World {
 		solver,
 		local: { keys, results },
 		ran,
+		kept,
 		build: async (edge, sources = []) => {
 			const job = jobs.use(solver.openJob({ id: `job${count++}`, progress: discardProgress }));
 			return await job.build(edge, { signal, sources });
@@ -324,4 +335,32 @@ test("exportCache: a place that refuses half-way gets no config, and nothing is 
 	);
 	assert.equal(under, 0);
 	assert.ok(most > 1, "several at a time");
+});
+
+test("a job lets go of imported results that turn out to be lost, and makes them in its next build", async () => {
+	await using first = createWorld();
+	const cache = await exported(first, await first.build(graph().middle), "max");
+	let isLost = false;
+	const { keys, results, dropLost } = imported(cache);
+	const source: CacheSource<Output> = {
+		keys,
+		results: { ...results, exists: async (record) => !isLost && (await results.exists(record)) },
+	};
+	await using second = createWorld();
+	const { solver, ran } = second;
+	await using job = solver.openJob({ id: "job", progress: discardProgress });
+	const edge = step({ name: "fails once", inputs: [graph().middle] });
+	failing.add("fails once");
+	await assert.rejects(job.build(edge, { signal, sources: [source] }), /layer is gone/);
+	assert.deepEqual(ran, []);
+	assert.equal(dropLost(new SlipwayError("data-loss", "layer is gone")), false, "nothing was read");
+	await job.forgetLost();
+	failing.add("fails once");
+	await assert.rejects(job.build(edge, { signal, sources: [source] }), /layer is gone/);
+	assert.deepEqual(ran, [], "what is not lost stays");
+	isLost = true;
+	second.kept.clear();
+	await job.forgetLost();
+	await job.build(edge, { signal, sources: [source] });
+	assert.deepEqual(ran, ["image", "first", "fails once"]);
 });

@@ -34,6 +34,8 @@ export class EdgeState<R> {
 	readonly #result: SharedQuestion<Outcome<R>>;
 	/** Ids of records that could not be loaded. */
 	readonly #damaged = new Map<CacheSource<R>, Set<string>>();
+	/** What the result was loaded from; undefined if it was made here. */
+	#loaded: Candidate<R> | undefined;
 	#closed = false;
 
 	constructor(vertex: VertexState<R>, index: number) {
@@ -75,6 +77,16 @@ export class EdgeState<R> {
 		if (this.#result.value === undefined) {
 			this.#fast.forget();
 			this.#slow.forget();
+		}
+	}
+
+	async forgetLost(): Promise<void> {
+		const loaded = this.#loaded;
+		const isImported = loaded !== undefined && loaded.source !== this.vertex.graph.local;
+		if (isImported && this.#result.value !== undefined && !(await this.#exists(loaded))) {
+			this.#loaded = undefined;
+			this.#discard(loaded);
+			this.#result.forget();
 		}
 	}
 
@@ -284,6 +296,7 @@ export class EdgeState<R> {
 			this.#discard(candidate);
 			return undefined;
 		}
+		this.#loaded = candidate;
 		const keys = [...candidate.places.keys()];
 		const outcome = {
 			result: loaded.result,

@@ -54,6 +54,10 @@ export class SolverJob<R> implements Job<R> {
 		);
 	}
 
+	async forgetLost(): Promise<void> {
+		await Promise.all([...this.held].map((state) => state.forgetLost()));
+	}
+
 	step<T>(options: StepOptions, work: (context: StepContext) => Promise<T>): Promise<T> {
 		return this.#run(options.signal, async (scope) => {
 			scope.throwIfAborted();

@@ -78,6 +78,10 @@ export class VertexState<R> {
 		}
 	}
 
+	async forgetLost(): Promise<void> {
+		await Promise.all(this.#edges.map((edge) => edge?.forgetLost()));
+	}
+
 	/** A new build begins to hold the vertex: it does not inherit failures. */
 	forgetErrors(): void {
 		if (this.execution?.failed === true) {
