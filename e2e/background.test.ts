@@ -52,7 +52,7 @@ test("a build sees the client's directory, input, output, environment and descri
 	});
 	const command = `printf 'FROM base\\nARG FROM_ENV\\nCOPY file /copied\\nRUN --mount=type=secret,id=s echo "$FROM_ENV $(wc -c < /run/secrets/s)" > /said\\nFROM scratch\\nCOPY --from=0 /copied /said /\\n' |
 		${projectRoot}/bin/slipway build --root ${bench.root} --progress plain ${busyboxBase.join(" ")} --build-arg FROM_ENV \
-		--secret id=s,src=<(printf four) --iidfile id.txt -f - -o - in | tar -xO said copied`;
+		--secret id=s,src=<(printf four) --metadata-file meta.json -f - -o - in | tar -xO said copied`;
 	const { SLIPWAY_IN_PROCESS: _, ...env } = process.env;
 	const run = spawnSync("bash", ["-c", command], {
 		cwd: context,
@@ -60,6 +60,7 @@ test("a build sees the client's directory, input, output, environment and descri
 		encoding: "utf8",
 	});
 	assert.equal(run.stdout, "xgiven 4\n", run.stderr);
+	assert.ok(existsSync(join(context, "meta.json")));
 });
 
 test("a failing build gives the same error and exit code as in one process", async () => {

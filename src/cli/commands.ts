@@ -12,7 +12,10 @@ async function run(): Promise<number> {
 	}
 	const { runInUserNamespace } = await import("../daemon/user-namespace.ts");
 	const [node, program = ""] = [process.execPath, process.argv[1]];
-	return await runInUserNamespace([node, program, ...argv], { ...process.env, SLIPWAY_CALLED_AS: name });
+	return await runInUserNamespace([node, ...process.execArgv, program, ...argv], {
+		...process.env,
+		SLIPWAY_CALLED_AS: name,
+	});
 }
 
 run().then(

@@ -251,7 +251,7 @@ async function startBuilder(program: string, args: readonly string[], place: Bui
 	const log = openSync(place.log, "a", 0o600);
 	try {
 		const options = { detached: true, cwd: "/", stdio: ["ignore", "pipe", log] } satisfies SpawnOptions;
-		const argv = [process.execPath, program, ...args] as const;
+		const argv = [process.execPath, ...process.execArgv, program, ...args] as const;
 		const child = (
 			process.getuid?.() === 0
 				? spawn(argv[0], argv.slice(1), options)
