@@ -32,9 +32,14 @@ const searchPath = process.env["PATH"] ?? "";
 const subnet = "10.214.0.0/22";
 let dir = "";
 
+/** A machine of its own for all tests: builders that run meanwhile share nothing with it, least of all what is turned on and off. */
 before(() => {
-	unshare(["mount"]);
+	unshare(["mount", "net"]);
 	setPropagation("/", "rslave");
+	const setUp = `ip link set lo up && ip link add out type veth peer name far && ip addr add 192.0.2.9/24 dev out &&
+		ip link set far up && ip link set out up && ip route add default via 192.0.2.1`;
+	const made = spawnSync("sh", ["-c", setUp], { encoding: "utf8" });
+	assert.equal(made.status, 0, made.stderr);
 	dir = mkdtempSync(join(tmpdir(), "slipway-network-"));
 });
 

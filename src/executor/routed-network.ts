@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { SlipwayError, toError } from "../errors/errors.ts";
 import { NetlinkSocket, netlinkNetfilter, netlinkRoute } from "../sys/netlink.ts";
 import {
@@ -22,7 +22,7 @@ import { type NetworkSlot, type SlotChanges, takeNetworkSlot } from "./network-s
 export interface RoutedNetworkOptions {
 	readonly subnet: string;
 	readonly maxIdle: number;
-	/** Where builders of this machine agree on addresses. Default `/run/slipway/network`. */
+	/** Where builders of this machine agree on addresses. Default below `/run/slipway/network`. */
 	readonly directory?: string;
 	/** Where iptables is looked for. */
 	readonly searchPath: string;
@@ -47,6 +47,11 @@ export function createRoutedNetwork(options: RoutedNetworkOptions): NetworkProvi
 			await network?.[Symbol.asyncDispose]();
 		},
 	};
+}
+
+/** One for each network that a builder may be in: a container that sees our /run shares neither addresses nor settings with us. */
+function sharedDirectory(): string {
+	return `/run/slipway/network/${statSync("/proc/thread-self/ns/net").ino}`;
 }
 
 /** The addresses .1 (ours) and .255 are no step's. */
@@ -75,7 +80,7 @@ class RoutedNetwork implements AsyncDisposable {
 		const slot = stack.use(
 			takeNetworkSlot(
 				{
-					directory: options.directory ?? "/run/slipway/network",
+					directory: options.directory ?? sharedDirectory(),
 					subnet: options.subnet,
 					routes,
 					undo: (changes, { others }) => undoChanges(changes, { others, options }),
