@@ -93,8 +93,8 @@ const badInput: readonly {
 	{
 		title: "a flag that is not built yet",
 		files: { Dockerfile: "FROM base\n" },
-		args: ["--push"],
-		error: /flag --push is not supported yet/,
+		args: ["--sbom=true"],
+		error: /flag --sbom is not supported yet/,
 	},
 	{
 		title: "an invalid tag",
