@@ -130,6 +130,15 @@ test("builds of several clients run side by side and share what they have in com
 	assert.equal(new Set(ids).size, 1, "the first step ran once");
 });
 
+test("clients that come at the same moment have one builder", async () => {
+	bench.stop();
+	const context = bench.context({ Dockerfile: "FROM scratch\nCOPY Dockerfile /\n" });
+	const runs = await Promise.all([1, 2, 3].map(() => bench.run([context])));
+	for (const { code, stderr } of runs) {
+		assert.equal(code, 0, stderr);
+	}
+});
+
 test("a client with other settings gets a builder of its own settings", async () => {
 	const context = bench.context({ Dockerfile: "FROM scratch\nCOPY Dockerfile /\n" });
 	await bench.build([context]);

@@ -1,8 +1,10 @@
 import { builderVersion } from "../daemon/builder-version.ts";
 import { defaultConfigFile } from "../daemon/config.ts";
+import { StateDirectoryInUse } from "../daemon/state-directory.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { parseGoDuration } from "../oci/go-duration.ts";
 import { builderIdentity, builderPlace, fileSystemView } from "./builder-place.ts";
+import { inUseExitCode } from "./command-frames.ts";
 import { engineOptions } from "./engine-options.ts";
 import { type FlagSpec, parseFlags } from "./flags.ts";
 import type { Terminal } from "./terminal.ts";
@@ -24,6 +26,18 @@ const drainMs = 60_000;
  * another version or other settings.
  */
 export async function backgroundCommand(argv: readonly string[], terminal: Terminal): Promise<number> {
+	try {
+		return await serve(argv, terminal);
+	} catch (thrown) {
+		if (!(thrown instanceof StateDirectoryInUse)) {
+			throw thrown;
+		}
+		terminal.stderr.write(`${thrown.message}\n`);
+		return inUseExitCode;
+	}
+}
+
+async function serve(argv: readonly string[], terminal: Terminal): Promise<number> {
 	const flags = parseFlags(argv, flagSpecs);
 	const { root, snapshotter, runtime } = engineOptions(flags, terminal);
 	const { env } = terminal;

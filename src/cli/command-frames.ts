@@ -87,3 +87,6 @@ export function frameReader(onFrame: (type: number, payload: Buffer) => void): (
 		}
 	};
 }
+
+/** Of a background builder whose state directory another process has. */
+export const inUseExitCode = 75;

@@ -10,6 +10,7 @@ import {
 	encodeFrame,
 	frame,
 	frameReader,
+	inUseExitCode,
 	type RefusedCommand,
 	type StartCommand,
 	type TerminalShape,
@@ -94,13 +95,11 @@ function ownFiles(word: string): string {
 async function forwardTo(
 	place: BuilderPlace,
 	start: StartCommand,
-	startBuilder: () => Promise<boolean>,
+	startBuilder: () => Promise<BuilderStart>,
 ): Promise<number | undefined> {
 	// Again for one that has other settings, or that ends just now.
 	for (let attempt = 0; attempt < 3; attempt++) {
-		const socket =
-			(await connect(place.commandSocket)) ??
-			((await startBuilder()) ? await connect(place.commandSocket) : undefined);
+		const socket = (await connect(place.commandSocket)) ?? (await connectStarted(place, startBuilder));
 		if (socket === undefined) {
 			return undefined;
 		}
@@ -114,6 +113,28 @@ async function forwardTo(
 		await gone(place.commandSocket);
 	}
 	return undefined;
+}
+
+/** `in-use`: another process has the state directory, which may be a builder that starts at this moment. */
+type BuilderStart = "listens" | "in-use" | "failed";
+
+const startWaitMs = 10_000;
+
+async function connectStarted(
+	{ commandSocket }: BuilderPlace,
+	startBuilder: () => Promise<BuilderStart>,
+): Promise<Socket | undefined> {
+	const started = await startBuilder();
+	if (started === "failed") {
+		return undefined;
+	}
+	for (let waited = 0; ; waited += 20) {
+		const socket = await connect(commandSocket);
+		if (socket !== undefined || started === "listens" || waited >= startWaitMs) {
+			return socket;
+		}
+		await new Promise((wake) => setTimeout(wake, 20));
+	}
 }
 
 export function connect(path: string): Promise<Socket | undefined> {
@@ -245,7 +266,11 @@ function sendStdin(socket: Socket): void {
 }
 
 /** True when it listens. It works for the user from then on, and outlives this process. */
-async function startBuilder(program: string, args: readonly string[], place: BuilderPlace): Promise<boolean> {
+async function startBuilder(
+	program: string,
+	args: readonly string[],
+	place: BuilderPlace,
+): Promise<BuilderStart> {
 	const { spawn } = await import("node:child_process");
 	const { spawnInUserNamespace } = await import("../daemon/user-namespace.ts");
 	const log = openSync(place.log, "a", 0o600);
@@ -260,15 +285,15 @@ async function startBuilder(program: string, args: readonly string[], place: Bui
 						env: { ...process.env, SLIPWAY_OUTER_VIEW: fileSystemView(process.env) },
 					})
 		) as ChildProcessByStdio<null, Readable, null>;
-		const listens = await new Promise<boolean>((settle) => {
+		const start = await new Promise<BuilderStart>((settle) => {
 			// Its only line says that it listens.
-			child.stdout.once("data", () => settle(true));
-			child.once("error", () => settle(false));
-			child.once("exit", () => settle(false));
+			child.stdout.once("data", () => settle("listens"));
+			child.once("error", () => settle("failed"));
+			child.once("exit", (code) => settle(code === inUseExitCode ? "in-use" : "failed"));
 		});
 		child.stdout.destroy();
 		child.unref();
-		return listens;
+		return start;
 	} finally {
 		closeSync(log);
 	}

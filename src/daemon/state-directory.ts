@@ -10,7 +10,14 @@ export interface StateDirectory extends Disposable {
 	readonly database: Database;
 }
 
-/** Throws `failed-precondition` naming the process that has the directory. */
+/** Another process has the directory. */
+export class StateDirectoryInUse extends SlipwayError {
+	constructor(message: string, cause: unknown) {
+		super("failed-precondition", message, { cause });
+	}
+}
+
+/** Throws `StateDirectoryInUse` naming the process that has the directory. */
 export function openStateDirectory(root: string): StateDirectory {
 	const owner = join(root, "owner");
 	try {
@@ -23,10 +30,9 @@ export function openStateDirectory(root: string): StateDirectory {
 		database = openDatabase(join(root, "metadata.db"), { exclusive: true });
 	} catch (error) {
 		if (hasCode(error, "failed-precondition")) {
-			throw new SlipwayError(
-				"failed-precondition",
+			throw new StateDirectoryInUse(
 				`state directory ${root} is in use by another builder${ownerText(owner)}; wait until it ends, or use another directory with --root`,
-				{ cause: error },
+				error,
 			);
 		}
 		throw wrap(error, `state directory ${root}`);
