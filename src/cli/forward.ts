@@ -265,6 +265,9 @@ function sendStdin(socket: Socket): void {
 	process.stdin.on("error", finish);
 }
 
+/** The C library keeps what threads gave back, for each of them, unless it is told not to; mallopt(3). */
+const smallMemory = { MALLOC_ARENA_MAX: "2", MALLOC_TRIM_THRESHOLD_: "131072" };
+
 /** True when it listens. It works for the user from then on, and outlives this process. */
 async function startBuilder(
 	program: string,
@@ -275,14 +278,19 @@ async function startBuilder(
 	const { spawnInUserNamespace } = await import("../daemon/user-namespace.ts");
 	const log = openSync(place.log, "a", 0o600);
 	try {
-		const options = { detached: true, cwd: "/", stdio: ["ignore", "pipe", log] } satisfies SpawnOptions;
+		const options = {
+			detached: true,
+			cwd: "/",
+			stdio: ["ignore", "pipe", log],
+			env: { ...process.env, ...smallMemory },
+		} satisfies SpawnOptions;
 		const argv = [process.execPath, ...process.execArgv, program, ...args] as const;
 		const child = (
 			process.getuid?.() === 0
 				? spawn(argv[0], argv.slice(1), options)
 				: await spawnInUserNamespace([...argv], {
 						...options,
-						env: { ...process.env, SLIPWAY_OUTER_VIEW: fileSystemView(process.env) },
+						env: { ...options.env, SLIPWAY_OUTER_VIEW: fileSystemView(process.env) },
 					})
 		) as ChildProcessByStdio<null, Readable, null>;
 		const start = await new Promise<BuilderStart>((settle) => {
