@@ -1,7 +1,7 @@
-import { randomBytes } from "node:crypto";
 import type { ContentProvider } from "../content/content.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { Digest } from "../oci/digest.ts";
+import { randomBase36 } from "../oci/identity.ts";
 import type { ProgressSink } from "../progress/progress.ts";
 import type { SnapshotId, SnapshotUsage } from "../snapshot/snapshot.ts";
 import type { RecordType, RefId } from "./cache.ts";
@@ -99,11 +99,6 @@ export function newRefId(): RefId {
 /** Short, because the paths of all layers have to fit into the options of one mount. */
 export function newSnapshotId(): SnapshotId {
 	return randomBase36(10) as SnapshotId;
-}
-
-function randomBase36(length: number): string {
-	const number = BigInt(`0x${randomBytes(length).toString("hex")}`);
-	return number.toString(36).padStart(length, "0").slice(-length);
 }
 
 /**

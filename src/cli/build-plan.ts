@@ -5,6 +5,7 @@ import type { Entitlement, ExporterRequest } from "../control/control.ts";
 import { entitlements } from "../control/control.ts";
 import { parseEntitlement } from "../control/entitlements.ts";
 import { SlipwayError } from "../errors/errors.ts";
+import { newIdentity } from "../oci/identity.ts";
 import { parsePlatform } from "../oci/platform.ts";
 import { formatReference, parseReference, withDefaultTag } from "../oci/reference.ts";
 import { csvFields } from "../session/csv-fields.ts";
@@ -96,7 +97,7 @@ export async function planBuild(flags: ParsedFlags, terminal: Terminal): Promise
 	const secrets = await secretsOf(flags, terminal, flags.args[0] !== "-" && flags.string("file") !== "-");
 	const ssh = await sshOf(flags, terminal, contexts.options);
 	const lends: LocalSessionOptions = {
-		id: `${Date.now().toString(36)}${createHash("sha256").update(`${process.pid}${process.hrtime.bigint()}`).digest("hex").slice(0, 16)}`,
+		id: newIdentity(),
 		sharedKey: sharedKey(contexts.sharedName),
 		directories: contexts.directories,
 		contentStores: { ...contexts.contentStores, ...caches.contentStores },

@@ -4,6 +4,7 @@ import { resolve } from "node:path";
 import { PassThrough } from "node:stream";
 import type { Engine } from "../daemon/engine.ts";
 import { canceled, SlipwayError, wrap } from "../errors/errors.ts";
+import { drained } from "../session/byte-pipe.ts";
 import {
 	encodeFrame,
 	frame,
@@ -234,16 +235,4 @@ function clientOutput(socket: Socket, type: number, shape: () => TerminalShape):
 			return shape().rows;
 		},
 	};
-}
-
-function drained(socket: Socket): Promise<void> {
-	return new Promise((settle) => {
-		const done = (): void => {
-			socket.off("drain", done);
-			socket.off("close", done);
-			settle();
-		};
-		socket.on("drain", done);
-		socket.on("close", done);
-	});
 }

@@ -15,16 +15,27 @@ export async function readSourcePolicy({
 	if (file === undefined || file === "") {
 		return undefined;
 	}
+	return await readPolicyFile(resolve(cwd, file), {
+		unread: "failed to read policy file",
+		invalid: `failed to parse source policy ${file}`,
+	});
+}
+
+/** `prefixes` begin the errors of a file that cannot be read, or is no policy. */
+export async function readPolicyFile(
+	path: string,
+	prefixes: { readonly unread: string; readonly invalid: string },
+): Promise<NonNullable<SolveRequest["sourcePolicy"]>> {
 	let json: string;
 	try {
-		json = readFileSync(resolve(cwd, file), "utf8");
+		json = readFileSync(path, "utf8");
 	} catch (thrown) {
-		throw wrap(thrown, "failed to read policy file");
+		throw wrap(thrown, prefixes.unread);
 	}
 	const { parseSourcePolicy } = await import("../client/source-policy-json.ts");
 	try {
 		return parseSourcePolicy(json);
 	} catch (thrown) {
-		throw wrap(thrown, `failed to parse source policy ${file}`);
+		throw wrap(thrown, prefixes.invalid);
 	}
 }

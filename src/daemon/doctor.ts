@@ -2,8 +2,9 @@ import { spawnSync } from "node:child_process";
 import { accessSync, constants, existsSync, readFileSync, statfsSync } from "node:fs";
 import { release, userInfo } from "node:os";
 import { dirname } from "node:path";
+import { findProgram } from "../sys/find-program.ts";
 import { defaultRoot, ownUid } from "./default-root.ts";
-import { findProgram, type IdPlan, planIds } from "./user-namespace.ts";
+import { type IdPlan, planIds } from "./user-namespace.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
 
@@ -158,7 +159,9 @@ function existingParent(path: string): string {
 
 function runtimeFinding(env: Env): Finding {
 	const subject = "RUN";
-	const found = ["crun", "runc"].map((name) => findProgram(name, env)).find((path) => path !== undefined);
+	const found = ["crun", "runc"]
+		.map((name) => findProgram(name, env["PATH"] ?? ""))
+		.find((path) => path !== undefined);
 	if (found === undefined) {
 		return {
 			state: "lacking",
@@ -198,7 +201,7 @@ function networkFinding(env: Env, isRoot: boolean): Finding {
 	if (isRoot) {
 		return { state: "good", subject, text: "of its own, routed by the kernel" };
 	}
-	const carrier = ["slirp4netns", "pasta"].find((name) => findProgram(name, env) !== undefined);
+	const carrier = ["slirp4netns", "pasta"].find((name) => findProgram(name, env["PATH"] ?? "") !== undefined);
 	const text = "the machine's own, or none";
 	if (carrier === undefined) {
 		return {
@@ -230,7 +233,7 @@ const programs: readonly (readonly [name: string, use: string, debianPackage: st
 
 function programFindings(env: Env): readonly Finding[] {
 	return programs.map(([name, use, debianPackage]) => {
-		const found = findProgram(name, env);
+		const found = findProgram(name, env["PATH"] ?? "");
 		return found === undefined
 			? {
 					state: "lacking" as const,
@@ -247,7 +250,7 @@ function foreignFinding(env: Env): readonly Finding[] {
 	const registered = others.filter((arch) => existsSync(`/proc/sys/fs/binfmt_misc/qemu-${arch}`));
 	const onPath = others.filter((arch) =>
 		[`buildkit-qemu-${arch}`, `qemu-${arch}-static`, `qemu-${arch}`].some(
-			(name) => findProgram(name, env) !== undefined,
+			(name) => findProgram(name, env["PATH"] ?? "") !== undefined,
 		),
 	);
 	const all = [...new Set([...registered, ...onPath])];

@@ -1,8 +1,8 @@
 import { type ChildProcess, type SpawnOptions, spawn, spawnSync } from "node:child_process";
-import { existsSync, readFileSync, readlinkSync } from "node:fs";
+import { readFileSync, readlinkSync } from "node:fs";
 import { userInfo } from "node:os";
-import { join } from "node:path";
 import { SlipwayError, wrap } from "../errors/errors.ts";
+import { findProgram } from "../sys/find-program.ts";
 import { ownUid } from "./default-root.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -24,7 +24,9 @@ export interface IdRange {
 /** What `/etc/subuid`, `/etc/subgid` and the machine's programs allow this user. */
 export function planIds(env: Env): IdPlan {
 	const { uid, gid, username } = userInfo();
-	const missing = ["newuidmap", "newgidmap"].filter((name) => findProgram(name, env) === undefined);
+	const missing = ["newuidmap", "newgidmap"].filter(
+		(name) => findProgram(name, env["PATH"] ?? "") === undefined,
+	);
 	if (missing.length > 0) {
 		return {
 			kind: "single",
@@ -69,13 +71,6 @@ function subordinateIds(file: string, owners: readonly string[]): readonly IdRan
 		}
 	}
 	return ranges;
-}
-
-export function findProgram(name: string, env: Env): string | undefined {
-	return (env["PATH"] ?? "")
-		.split(":")
-		.map((directory) => join(directory, name))
-		.find((path) => existsSync(path));
 }
 
 /**

@@ -1,8 +1,8 @@
-import { randomBytes } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import type { WorkerIdentity } from "../frontend/frontend.ts";
+import { newIdentity } from "../oci/identity.ts";
 
 export interface WorkerTraits {
 	readonly snapshotter: string;
@@ -41,8 +41,7 @@ function keptId(file: string): string {
 	} catch {
 		// A new state directory.
 	}
-	const number = BigInt(`0x${randomBytes(17).toString("hex")}`);
-	const id = number.toString(36).padStart(25, "0").slice(-25);
+	const id = newIdentity();
 	writeFileSync(file, id, { mode: 0o600 });
 	return id;
 }

@@ -1,10 +1,10 @@
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { SlipwayError, wrap } from "../errors/errors.ts";
+import { findProgram } from "../sys/find-program.ts";
 import { mount, unmount } from "../sys/mount.ts";
 import { createNetworkNamespace } from "../sys/network.ts";
 import { spawn } from "../sys/spawn.ts";
-import { findProgram } from "./find-program.ts";
 import type { NetworkProvider } from "./network.ts";
 import { createNetworkPool, type PooledNetwork } from "./network-pool.ts";
 import { bringLoopbackUp } from "./routed-network.ts";

@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 import { SlipwayError } from "../errors/errors.ts";
+import { findProgram } from "../sys/find-program.ts";
 import { inUserNamespace } from "../sys/namespace.ts";
 import { spawn } from "../sys/spawn.ts";
-import { findProgram } from "./find-program.ts";
 
 /** An OCI runtime's program: crun, or runc, which takes the same arguments and three times as long. */
 export interface Runtime {

@@ -2,10 +2,10 @@ import { once } from "node:events";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { SlipwayError, toError } from "../errors/errors.ts";
+import { findProgram } from "../sys/find-program.ts";
 import { mount, unmount } from "../sys/mount.ts";
 import { spawn } from "../sys/spawn.ts";
 import type { ChildProcess } from "../sys/sys.ts";
-import { findProgram } from "./find-program.ts";
 import type { NetworkProvider } from "./network.ts";
 import { createNetworkPool, type PooledNetwork } from "./network-pool.ts";
 

@@ -2,11 +2,12 @@
 /** `import … from "slipway"`. */
 import type { Client, SolveRequest, SolveResponse } from "../client/client.ts";
 import type { TlsFiles } from "../client/dial.ts";
+import { newIdentity } from "../oci/identity.ts";
 import type { ProgressSink } from "../progress/progress.ts";
 import type { LocalSessionOptions } from "../session/local-session.ts";
 import { EventQueue } from "./event-queue.ts";
 import type { Build, Builder, BuildResult } from "./library.ts";
-import { newId, prepareBuild } from "./solve-request.ts";
+import { prepareBuild } from "./solve-request.ts";
 
 export type {
 	BuilderInfo,
@@ -86,7 +87,7 @@ const never = new AbortController().signal;
 function builderOf(client: Client, solve: Solve): Builder {
 	return {
 		build(options): Build {
-			const ref = newId();
+			const ref = newIdentity();
 			const events = new EventQueue();
 			const run = async (): Promise<BuildResult> => {
 				try {

@@ -1,4 +1,3 @@
-import { randomBytes } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
@@ -6,6 +5,7 @@ import type { SolveRequest } from "../client/client.ts";
 import { openOciLayout } from "../content/oci-layout-reader.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { State } from "../llb/state.ts";
+import { newIdentity } from "../oci/identity.ts";
 import { isRemoteContext } from "../session/context.ts";
 import { createDockerAuth } from "../session/docker-auth.ts";
 import type { LocalSessionOptions } from "../session/local-session.ts";
@@ -52,7 +52,7 @@ export async function prepareBuild(ref: string, options: BuildOptions): Promise<
 			entitlements: options.allow ?? [],
 		},
 		lends: {
-			id: newId(),
+			id: newIdentity(),
 			sharedKey: `${hostname()}:${directories["context"]?.path ?? process.cwd()}`,
 			directories,
 			contentStores: Object.fromEntries(
@@ -75,14 +75,6 @@ export async function prepareBuild(ref: string, options: BuildOptions): Promise<
 		},
 		[Symbol.asyncDispose]: () => held.disposeAsync(),
 	};
-}
-
-/** BuildKit's form of an identifier: 25 characters of base 36. */
-export function newId(): string {
-	return BigInt(`0x${randomBytes(17).toString("hex")}`)
-		.toString(36)
-		.slice(0, 25)
-		.padStart(25, "0");
 }
 
 /** The path of a directory, or of a new one with these files. */

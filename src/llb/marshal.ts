@@ -1,6 +1,6 @@
-import { randomBytes } from "node:crypto";
 import { SlipwayError } from "../errors/errors.ts";
 import { type Digest, sha256 } from "../oci/digest.ts";
+import { newIdentity } from "../oci/identity.ts";
 import { hostPlatform, type Platform } from "../oci/platform.ts";
 import type { CapabilitySet } from "./capabilities.ts";
 import {
@@ -62,7 +62,7 @@ class Marshalling {
 		this.#options = options;
 		this.#base = options.constraints ?? {};
 		this.#platform = this.#base.platform ?? hostPlatform();
-		this.#localUniqueId = options.localUniqueId ?? newId();
+		this.#localUniqueId = options.localUniqueId ?? newIdentity();
 	}
 
 	definition(output: Output): Definition {
@@ -259,10 +259,4 @@ function isSameFile(a: LocatedFile, b: LocatedFile): boolean {
 	return (
 		a.filename === b.filename && a.language === b.language && Buffer.from(a.data).equals(Buffer.from(b.data))
 	);
-}
-
-/** 25 characters of base 36, as BuildKit's ids. */
-function newId(): string {
-	const number = BigInt(`0x${randomBytes(17).toString("hex")}`);
-	return number.toString(36).padStart(25, "0").slice(-25);
 }

@@ -58,7 +58,8 @@ function flushed(socket: Socket): Promise<void> {
 	});
 }
 
-function drained(socket: Socket): Promise<void> {
+/** Resolves when the socket takes more, or is closed. */
+export function drained(socket: Socket): Promise<void> {
 	return new Promise((resolve) => {
 		const done = (): void => {
 			socket.off("drain", done);

@@ -1,7 +1,8 @@
-import { accessSync, constants as fsConstants } from "node:fs";
+import { constants as fsConstants } from "node:fs";
 import { Socket } from "node:net";
 import { SlipwayError, toError } from "../errors/errors.ts";
 import { cFunction, check, closeDescriptor, cPath, errnoNumber, hasFunction, sysError } from "./ffi.ts";
+import { findProgram as findInPath } from "./find-program.ts";
 import { whenEnded } from "./reap.ts";
 import type { ChildProcess, ExitStatus, SpawnOptions, Stdio } from "./sys.ts";
 
@@ -245,16 +246,11 @@ function findProgram(program: string, path: string | undefined): string {
 	if (program.includes("/")) {
 		return program;
 	}
-	for (const folder of (path ?? "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").split(":")) {
-		const candidate = `${folder === "" ? "." : folder}/${program}`;
-		try {
-			accessSync(candidate, fsConstants.X_OK);
-			return candidate;
-		} catch {
-			// The next one.
-		}
+	const found = findInPath(program, path ?? "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+	if (found === undefined) {
+		throw sysError(`spawn ${program}`, errnoNumber.ENOENT);
 	}
-	throw sysError(`spawn ${program}`, errnoNumber.ENOENT);
+	return found;
 }
 
 /** These functions answer with an error number and leave errno alone. */

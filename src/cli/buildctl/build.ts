@@ -1,11 +1,11 @@
-import { randomBytes } from "node:crypto";
-import { appendFileSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { appendFileSync, renameSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { resolve } from "node:path";
 import type { Client, SolveRequest } from "../../client/client.ts";
 import { SlipwayError, wrap } from "../../errors/errors.ts";
 import { decodeDefinition } from "../../llb/definition-message.ts";
 import type { Definition, OpMetadata } from "../../llb/llb.ts";
+import { newIdentity } from "../../oci/identity.ts";
 import { createDisplay } from "../../progress/display.ts";
 import type { ProgressSink } from "../../progress/progress.ts";
 import { createDockerAuth } from "../../session/docker-auth.ts";
@@ -16,6 +16,7 @@ import { planCaches } from "../cache-plan.ts";
 import type { FlagSpec, ParsedFlags } from "../flags.ts";
 import { metadataJson } from "../metadata-file.ts";
 import { readStdin } from "../read-stdin.ts";
+import { readPolicyFile } from "../source-policy.ts";
 import type { Terminal } from "../terminal.ts";
 import { parseDirectories, parseLayouts, parseOptions, parseOutput } from "./build-options.ts";
 
@@ -95,7 +96,7 @@ export async function build(client: Client, flags: ParsedFlags, terminal: Termin
 	});
 	const policyFile = path("source-policy-file");
 	const request: SolveRequest = {
-		ref: newId(),
+		ref: newIdentity(),
 		frontend: frontend === "" ? undefined : frontend,
 		frontendOptions: options,
 		frontendInputs: new Map(),
@@ -104,7 +105,14 @@ export async function build(client: Client, flags: ParsedFlags, terminal: Termin
 		cacheExports: caches.exports,
 		cacheImports: caches.imports,
 		entitlements: flags.list("allow"),
-		...(policyFile === undefined ? {} : { sourcePolicy: await readPolicy(policyFile) }),
+		...(policyFile === undefined
+			? {}
+			: {
+					sourcePolicy: await readPolicyFile(policyFile, {
+						unread: `could not read ${policyFile}`,
+						invalid: `failed to unmarshal source-policy-file ${JSON.stringify(policyFile)}`,
+					}),
+				}),
 	};
 	const display = createDisplay({
 		mode: displayMode(flags, terminal),
@@ -118,7 +126,7 @@ export async function build(client: Client, flags: ParsedFlags, terminal: Termin
 	try {
 		const response = await client.solve(request, {
 			lends: {
-				id: newId(),
+				id: newIdentity(),
 				sharedKey: `${hostname()}:${directories["context"]?.path ?? terminal.cwd}`,
 				directories,
 				contentStores: { ...parseLayouts(flags.list("oci-layout"), terminal.cwd), ...caches.contentStores },
@@ -178,21 +186,6 @@ async function definitionFromStdin(flags: ParsedFlags, terminal: Terminal): Prom
 	return { ...definition, metadata };
 }
 
-async function readPolicy(path: string): Promise<NonNullable<SolveRequest["sourcePolicy"]>> {
-	const { parseSourcePolicy } = await import("../../client/source-policy-json.ts");
-	let json: string;
-	try {
-		json = readFileSync(path, "utf8");
-	} catch (thrown) {
-		throw wrap(thrown, `could not read ${path}`);
-	}
-	try {
-		return parseSourcePolicy(json);
-	} catch (thrown) {
-		throw wrap(thrown, `failed to unmarshal source-policy-file ${JSON.stringify(path)}`);
-	}
-}
-
 /** Also writes what passes as `--progress rawjson` would. */
 async function traced(sink: ProgressSink, path: string): Promise<ProgressSink> {
 	const { formatSolveStatus } = await import("../../progress/raw-json.ts");
@@ -202,14 +195,6 @@ async function traced(sink: ProgressSink, path: string): Promise<ProgressSink> {
 			appendFileSync(path, formatSolveStatus([event]), { mode: 0o600 });
 		},
 	};
-}
-
-/** BuildKit's form of an identifier: 25 characters of base 36. */
-function newId(): string {
-	return BigInt(`0x${randomBytes(17).toString("hex")}`)
-		.toString(36)
-		.slice(0, 25)
-		.padStart(25, "0");
 }
 
 function replaceFile(path: string, content: string): void {

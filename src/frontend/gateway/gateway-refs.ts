@@ -1,8 +1,8 @@
-import { randomBytes } from "node:crypto";
 import type * as pb from "../../api/generated/gateway.ts";
 import type { Definition as DefinitionMessage } from "../../api/generated/ops.ts";
 import { SlipwayError } from "../../errors/errors.ts";
 import { toDefinitionMessage } from "../../llb/definition-message.ts";
+import { newIdentity } from "../../oci/identity.ts";
 import type { FailedStep, FrontendRef, FrontendResult } from "../frontend.ts";
 import { attestationMessage, fromAttestationMessage } from "./gateway-messages.ts";
 
@@ -46,7 +46,7 @@ export class GatewayRefs {
 			if (ref === undefined) {
 				return "";
 			}
-			const id = this.#failedIds.get(ref) ?? newId();
+			const id = this.#failedIds.get(ref) ?? newIdentity();
 			this.#failedIds.set(ref, id);
 			this.#failed.set(id, ref);
 			return id;
@@ -83,7 +83,7 @@ export class GatewayRefs {
 		if (ref === undefined) {
 			return { id: "", def: undefined };
 		}
-		const id = newId();
+		const id = newIdentity();
 		this.#byId.set(id, ref);
 		return { id, def: messageOf(ref) };
 	}
@@ -123,10 +123,4 @@ function messageOf(ref: FrontendRef): DefinitionMessage {
 	const message = messages.get(ref) ?? toDefinitionMessage(ref.definition);
 	messages.set(ref, message);
 	return message;
-}
-
-/** As BuildKit's: 25 characters of base 36. */
-function newId(): string {
-	const number = BigInt(`0x${randomBytes(17).toString("hex")}`);
-	return number.toString(36).padStart(25, "0").slice(-25);
 }
