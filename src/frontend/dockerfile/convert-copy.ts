@@ -22,7 +22,7 @@ import {
 	stepName,
 } from "./conversion.ts";
 import { parseCopyMode } from "./copy-mode.ts";
-import { goQuote } from "./go-quote.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 import { addHistory } from "./image-draft.ts";
 import type { AddInstruction, CopyInstruction } from "./instructions.ts";
 import { copyIgnoredFile } from "./lint-rules.ts";
@@ -187,7 +187,7 @@ function gitStep(
 	}
 	pinned.keepGitDir = ref.keepGitDir ?? pinned.keepGitDir;
 	if (pinned.checksum !== "" && ref.checksum !== "" && pinned.checksum !== ref.checksum) {
-		throw invalid(`checksum mismatch ${goQuote(pinned.checksum)} != ${goQuote(ref.checksum)}`);
+		throw invalid(`checksum mismatch ${quoteGo(pinned.checksum)} != ${quoteGo(ref.checksum)}`);
 	}
 	pinned.checksum = ref.checksum || pinned.checksum;
 	const repository = context.hostKeys.git(ref.remote, {

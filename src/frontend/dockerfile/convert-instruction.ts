@@ -17,7 +17,7 @@ import { convertTransfer } from "./convert-copy.ts";
 import { convertRun, withShell } from "./convert-run.ts";
 import { expandInstruction, type WordExpander } from "./expand-instruction.ts";
 import { parseExposedPort } from "./exposed-ports.ts";
-import { goQuote } from "./go-quote.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 import { addHistory } from "./image-draft.ts";
 import type {
 	AddInstruction,
@@ -163,7 +163,7 @@ function convertCopy(
 	if (!source.converted) {
 		throw new SlipwayError(
 			"invalid-argument",
-			`cannot copy from stage ${goQuote(instruction.from)}, it needs to be defined before current stage ${goQuote(stage.displayName)}`,
+			`cannot copy from stage ${quoteGo(instruction.from)}, it needs to be defined before current stage ${quoteGo(stage.displayName)}`,
 		);
 	}
 	convertTransfer(stage, instruction, { from: source.state, isBuildContext: false, context });
@@ -274,7 +274,7 @@ function convertCmd(stage: StageState, instruction: CmdInstruction, context: Ins
 	const words = commandWords(stage, instruction, context);
 	stage.image.cmd = words;
 	stage.image.argsEscaped = true;
-	return `CMD [${words.map(goQuote).join(" ")}]`;
+	return `CMD [${words.map(quoteGo).join(" ")}]`;
 }
 
 function convertEntrypoint(
@@ -289,7 +289,7 @@ function convertEntrypoint(
 	if (!stage.seen.has("cmd")) {
 		stage.image.cmd = [];
 	}
-	return `ENTRYPOINT [${words.map(goQuote).join(" ")}]`;
+	return `ENTRYPOINT [${words.map(quoteGo).join(" ")}]`;
 }
 
 function commandWords(

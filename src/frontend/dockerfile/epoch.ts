@@ -7,7 +7,7 @@ import type { State } from "../../llb/state.ts";
 import type { SourceIdentity } from "../frontend.ts";
 import { latestFileTime } from "./archive-time.ts";
 import { downloadName, isHttpSource, parseChecksum } from "./convert-copy.ts";
-import { goQuote } from "./go-quote.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 import { equalFold } from "./go-text.ts";
 import { type HostKeys, hostKeysOf } from "./host-keys.ts";
 import type { AddInstruction, ArgInstruction, Stage } from "./instructions.ts";
@@ -148,7 +148,7 @@ function stageSource(stage: Stage, { settings, services, globalArgs, lexer }: Ep
 	env.delete(key);
 	const base = processWord(lexer, stage.baseName, mapEnvironment(env));
 	if (base.error !== undefined) {
-		throw wrap(base.error, `failed to process source stage base name ${goQuote(stage.baseName)}`);
+		throw wrap(base.error, `failed to process source stage base name ${quoteGo(stage.baseName)}`);
 	}
 	if (base.text !== "scratch") {
 		throw invalid("SOURCE_DATE_EPOCH stage must use FROM scratch");

@@ -1,7 +1,7 @@
 import { isIP } from "node:net";
 import type { SourceRange } from "../../errors/errors.ts";
 import { SlipwayError } from "../../errors/errors.ts";
-import { goQuote } from "./go-quote.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 import { toLower } from "./go-text.ts";
 import { exposeInvalidFormat, exposeProtoCasing } from "./lint-rules.ts";
 import type { Linter } from "./linter.ts";
@@ -21,10 +21,10 @@ export function parseExposedPort(
 	const written = slash < 0 ? "" : rest.slice(slash + 1);
 	const proto = toLower(written) || "tcp";
 	if (port === "") {
-		throw invalid(`invalid port: ${goQuote(text)}: no port specified`);
+		throw invalid(`invalid port: ${quoteGo(text)}: no port specified`);
 	}
 	if (proto !== "tcp" && proto !== "udp" && proto !== "sctp") {
-		throw invalid(`invalid port: ${goQuote(text)}: invalid proto: ${written}`);
+		throw invalid(`invalid port: ${quoteGo(text)}: invalid proto: ${written}`);
 	}
 	if (written !== toLower(written)) {
 		lint.report(exposeProtoCasing, ranges, text);

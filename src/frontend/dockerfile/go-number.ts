@@ -1,5 +1,5 @@
 import { SlipwayError } from "../../errors/errors.ts";
-import { goQuote } from "./go-quote.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 
 /** Go's `strconv.ParseBool`; undefined for what it refuses. */
 export function parseGoBool(text: string): boolean | undefined {
@@ -25,12 +25,12 @@ export function parseGoBool(text: string): boolean | undefined {
 
 /** The error of `strconv.ParseBool`. */
 export function boolSyntaxError(text: string): SlipwayError {
-	return new SlipwayError("invalid-argument", `strconv.ParseBool: parsing ${goQuote(text)}: invalid syntax`);
+	return new SlipwayError("invalid-argument", `strconv.ParseBool: parsing ${quoteGo(text)}: invalid syntax`);
 }
 
 /** Go's `strconv.ParseInt(text, 10, 32)` with its errors. */
 export function parseGoInt32(text: string): number {
-	const prefix = `strconv.ParseInt: parsing ${goQuote(text)}`;
+	const prefix = `strconv.ParseInt: parsing ${quoteGo(text)}`;
 	if (!/^[+-]?[0-9]+$/.test(text)) {
 		throw new SlipwayError("invalid-argument", `${prefix}: invalid syntax`);
 	}

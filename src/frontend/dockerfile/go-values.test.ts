@@ -4,7 +4,7 @@ import { byteLength, decodeText, encodeText, fromByteString, toByteString } from
 import { formatGoDuration, parseGoDuration } from "../../oci/go-duration.ts";
 import { parseCsvFields } from "./csv-fields.ts";
 import { parseGoUint32, parseRamSize } from "./go-number.ts";
-import { goQuote } from "./go-quote.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 import { compareText, equalFold, toLower, toUpper, trimSpace } from "./go-text.ts";
 
 test("decodeText and encodeText keep every byte", () => {
@@ -16,9 +16,9 @@ test("decodeText and encodeText keep every byte", () => {
 	assert.equal(fromByteString(toByteString("é🎉\udcff")), "é🎉\udcff");
 });
 
-test("goQuote quotes as strconv.Quote", () => {
+test("quoteGo quotes as strconv.Quote", () => {
 	assert.equal(
-		goQuote("a 'b' é\u00a0\u200b\udcff\t\x01\x7f\"\\🎉\u{e0001}"),
+		quoteGo("a 'b' é\u00a0\u200b\udcff\t\x01\x7f\"\\🎉\u{e0001}"),
 		'"a \'b\' é\\u00a0\\u200b\\xff\\t\\x01\\x7f\\"\\\\🎉\\U000e0001"',
 	);
 });

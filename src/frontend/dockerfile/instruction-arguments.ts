@@ -1,6 +1,6 @@
 import { SlipwayError } from "../../errors/errors.ts";
 import { fromByteString, isAscii, toByteString } from "../../oci/byte-text.ts";
-import { goQuote } from "./go-quote.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 import { isSpace, toLower, trimSpaceLeft } from "./go-text.ts";
 import type { EscapeToken, InstructionArguments, WordPair } from "./parser.ts";
 import { splitCommand } from "./split-command.ts";
@@ -166,7 +166,7 @@ function parsePairs(rest: string, name: string, escapeToken: EscapeToken): reado
 		if (equals < 0) {
 			throw new SlipwayError(
 				"invalid-argument",
-				`Syntax error - can't find = in ${goQuote(word)}. Must be of the form: name=value`,
+				`Syntax error - can't find = in ${quoteGo(word)}. Must be of the form: name=value`,
 			);
 		}
 		return { key: word.slice(0, equals), value: word.slice(equals + 1), legacy: false };

@@ -1,4 +1,4 @@
-import { goQuote } from "./go-quote.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 
 /**
  * The rules of the Dockerfile linter as data: texts are BuildKit's, because clients show and filter by them. Rules
@@ -54,13 +54,13 @@ export const consistentInstructionCasing: LintRule<[command: string, casing: "lo
 export const duplicateStageName: LintRule<[stageName: string]> = rule(
 	"DuplicateStageName",
 	"Stage names should be unique",
-	(stageName) => `Duplicate stage name ${goQuote(stageName)}, stage names should be unique`,
+	(stageName) => `Duplicate stage name ${quoteGo(stageName)}, stage names should be unique`,
 );
 
 export const reservedStageName: LintRule<[stageName: string]> = rule(
 	"ReservedStageName",
 	"Reserved words should not be used as stage names",
-	(stageName) => `Stage name should not use the same name as reserved stage ${goQuote(stageName)}`,
+	(stageName) => `Stage name should not use the same name as reserved stage ${quoteGo(stageName)}`,
 );
 
 export const jsonArgsRecommended: LintRule<[instruction: string]> = rule(
@@ -86,7 +86,7 @@ export const undefinedArgInFrom: LintRule<[arg: string, suggestion: string]> = r
 export const workdirRelativePath: LintRule<[path: string]> = rule(
 	"WorkdirRelativePath",
 	"Relative workdir without an absolute workdir declared within the build can have unexpected results if the base image changes",
-	(path) => `Relative workdir ${goQuote(path)} can have unexpected results if the base image changes`,
+	(path) => `Relative workdir ${quoteGo(path)} can have unexpected results if the base image changes`,
 );
 
 /** `suggestion` is empty for none. */
@@ -116,7 +116,7 @@ export const invalidBaseImagePlatform: LintRule<[image: string, expected: string
 	name: "InvalidBaseImagePlatform",
 	description: "Base image platform does not match expected target platform",
 	format: (image, expected, actual) =>
-		`Base image ${image} was pulled with platform ${goQuote(actual)}, expected ${goQuote(expected)} for current build`,
+		`Base image ${image} was pulled with platform ${quoteGo(actual)}, expected ${quoteGo(expected)} for current build`,
 };
 
 export const redundantTargetPlatform: LintRule<[platform: string]> = rule(
@@ -130,7 +130,7 @@ export const secretsUsedInArgOrEnv: LintRule<[instruction: "ARG" | "ENV", key: s
 	"SecretsUsedInArgOrEnv",
 	"Sensitive data should not be used in the ARG or ENV commands",
 	(instruction, key) =>
-		`Do not use ARG or ENV instructions for sensitive data (${instruction} ${goQuote(key)})`,
+		`Do not use ARG or ENV instructions for sensitive data (${instruction} ${quoteGo(key)})`,
 );
 
 export const invalidDefaultArgInFrom: LintRule<[baseName: string]> = rule(
@@ -142,13 +142,13 @@ export const invalidDefaultArgInFrom: LintRule<[baseName: string]> = rule(
 export const fromPlatformFlagConstDisallowed: LintRule<[platform: string]> = rule(
 	"FromPlatformFlagConstDisallowed",
 	"FROM --platform flag should not use a constant value",
-	(platform) => `FROM --platform flag should not use constant value ${goQuote(platform)}`,
+	(platform) => `FROM --platform flag should not use constant value ${quoteGo(platform)}`,
 );
 
 export const copyIgnoredFile: LintRule<[command: "Copy" | "Add", file: string]> = rule(
 	"CopyIgnoredFile",
 	"Attempting to Copy file that is excluded by .dockerignore",
-	(command, file) => `Attempting to ${command} file ${goQuote(file)} that is excluded by .dockerignore`,
+	(command, file) => `Attempting to ${command} file ${quoteGo(file)} that is excluded by .dockerignore`,
 );
 
 export const invalidDefinitionDescription: LintRule<[instruction: "ARG" | "FROM", name: string]> = {

@@ -2,7 +2,7 @@ import type { SourceRange } from "../../errors/errors.ts";
 import { SlipwayError } from "../../errors/errors.ts";
 import { checkOfComment } from "./directives.ts";
 import { boolSyntaxError, parseGoBool } from "./go-number.ts";
-import { goQuote } from "./go-quote.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 import { trimSpace } from "./go-text.ts";
 import type { LintRule } from "./lint-rules.ts";
 
@@ -43,7 +43,7 @@ export function parseLintConfig(text: string): LintConfig {
 	for (const part of splitAtMost(trimmed, ";", 3)) {
 		const equals = part.indexOf("=");
 		if (equals < 0) {
-			throw new SlipwayError("invalid-argument", `invalid check option ${goQuote(part)}`);
+			throw new SlipwayError("invalid-argument", `invalid check option ${quoteGo(part)}`);
 		}
 		const key = trimSpace(part.slice(0, equals));
 		const value = part.slice(equals + 1);
@@ -67,14 +67,14 @@ export function parseLintConfig(text: string): LintConfig {
 					const reason = boolSyntaxError(trimmedValue).message;
 					throw new SlipwayError(
 						"invalid-argument",
-						`failed to parse check option ${goQuote(part)}: ${reason}`,
+						`failed to parse check option ${quoteGo(part)}: ${reason}`,
 					);
 				}
 				config = { ...config, failOnWarning };
 				break;
 			}
 			default:
-				throw new SlipwayError("invalid-argument", `invalid check option ${goQuote(key)}`);
+				throw new SlipwayError("invalid-argument", `invalid check option ${quoteGo(key)}`);
 		}
 	}
 	return config;

@@ -2,7 +2,7 @@ import { wrap } from "../../errors/errors.ts";
 import { parseGoDuration } from "../../oci/go-duration.ts";
 import { parseFlags } from "./builder-flags.ts";
 import { parseGoInt32 } from "./go-number.ts";
-import { goQuote } from "./go-quote.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 import { compareText, equalFold, toLower, toUpper, trimSpace } from "./go-text.ts";
 import { atLeastOne, commandLine, common, invalid, isJson, wordsOf } from "./instruction-node.ts";
 import type {
@@ -191,7 +191,7 @@ function parseFrom(node: InstructionNode, linter: Linter): Stage {
 		name = toLower(stageName);
 		if (!/^[a-z][a-z0-9-_.]*$/.test(name)) {
 			throw invalid(
-				`invalid name for build stage: ${goQuote(stageName)}, name can't start with a number or contain symbols`,
+				`invalid name for build stage: ${quoteGo(stageName)}, name can't start with a number or contain symbols`,
 			);
 		}
 	} else if (words.length !== 1) {
@@ -219,10 +219,10 @@ function parseRun(node: InstructionNode): RunInstruction {
 	const devices = device.map(parseDevice);
 	const mounts = mountFlags.map(parseMountSource);
 	if (network !== "default" && network !== "none" && network !== "host") {
-		throw invalid(`invalid network mode ${goQuote(network)}`);
+		throw invalid(`invalid network mode ${quoteGo(network)}`);
 	}
 	if (security !== "sandbox" && security !== "insecure") {
-		throw invalid(`security ${goQuote(security)} is not valid`);
+		throw invalid(`security ${quoteGo(security)} is not valid`);
 	}
 	const files = node.heredocs.map(({ name, content, chomp }) => ({ name, content, chomp }));
 	const command = commandLine(node);
@@ -247,7 +247,7 @@ function parseHealthcheck(node: InstructionNode): HealthcheckInstruction {
 		retries: "text",
 	});
 	if (name !== "CMD") {
-		throw invalid(`Unknown type ${goQuote(name)} in HEALTHCHECK (try CMD)`);
+		throw invalid(`Unknown type ${quoteGo(name)} in HEALTHCHECK (try CMD)`);
 	}
 	if (command.length === 0) {
 		throw invalid("Missing command after HEALTHCHECK CMD");
@@ -270,7 +270,7 @@ const minIntervalNanoseconds = 1_000_000;
 function parseInterval(flag: string, text: string | undefined): number {
 	const duration = text === undefined || text === "" ? 0 : parseGoDuration(text);
 	if (duration !== 0 && duration < minIntervalNanoseconds) {
-		throw invalid(`Interval ${goQuote(flag)} cannot be less than 1ms`);
+		throw invalid(`Interval ${quoteGo(flag)} cannot be less than 1ms`);
 	}
 	return duration;
 }

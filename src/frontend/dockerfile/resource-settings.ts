@@ -3,7 +3,7 @@ import { SlipwayError, wrap } from "../../errors/errors.ts";
 import type { LinuxResources } from "../../llb/llb.ts";
 import type { ExtraHost, Ulimit } from "../../llb/op.ts";
 import { parseCsvFields } from "./csv-fields.ts";
-import { goQuote } from "./go-quote.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 import { toLower, trimSpace } from "./go-text.ts";
 
 /** `host=ip,...`. Throws `invalid-argument`, as all here. */
@@ -123,20 +123,20 @@ function checkCpuset(text: string): void {
 		if (dash < 0) {
 			const cpu = element(part);
 			if (Number.isNaN(cpu)) {
-				throw invalid(`invalid cpuset element ${goQuote(part)}`);
+				throw invalid(`invalid cpuset element ${quoteGo(part)}`);
 			}
 			if (cpu > maxCpu) {
-				throw invalid(`cpuset element ${goQuote(part)} exceeds maximum ${maxCpu}`);
+				throw invalid(`cpuset element ${quoteGo(part)} exceeds maximum ${maxCpu}`);
 			}
 			continue;
 		}
 		const low = element(trimSpace(part.slice(0, dash)));
 		const high = element(trimSpace(part.slice(dash + 1)));
 		if (Number.isNaN(low) || Number.isNaN(high) || high < low) {
-			throw invalid(`invalid cpuset range ${goQuote(part)}`);
+			throw invalid(`invalid cpuset range ${quoteGo(part)}`);
 		}
 		if (high > maxCpu) {
-			throw invalid(`cpuset range ${goQuote(part)} exceeds maximum ${maxCpu}`);
+			throw invalid(`cpuset range ${quoteGo(part)} exceeds maximum ${maxCpu}`);
 		}
 	}
 }
@@ -147,7 +147,7 @@ export function parseInteger(text: string, signed = true): number {
 }
 
 function parseBigInteger(text: string, signed = true): bigint {
-	const prefix = `strconv.Parse${signed ? "Int" : "Uint"}: parsing ${goQuote(text)}`;
+	const prefix = `strconv.Parse${signed ? "Int" : "Uint"}: parsing ${quoteGo(text)}`;
 	if (!(signed ? /^[+-]?[0-9]+$/ : /^[0-9]+$/).test(text)) {
 		throw invalid(`${prefix}: invalid syntax`);
 	}

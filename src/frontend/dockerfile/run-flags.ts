@@ -1,7 +1,7 @@
 import { SlipwayError, wrap } from "../../errors/errors.ts";
 import { parseCsvFields } from "./csv-fields.ts";
 import { parseGoBool, parseGoUint32, parseRamSize } from "./go-number.ts";
-import { goQuote } from "./go-quote.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 import { toLower } from "./go-text.ts";
 import type { CacheSharing, Device, Mount, MountType } from "./instructions.ts";
 import { withSuggestion } from "./suggest.ts";
@@ -162,7 +162,7 @@ function checkMount(mount: Mount): void {
 	if (mount.type === "bind" || mount.type === "tmpfs") {
 		for (const key of ["mode", "uid", "gid"] as const) {
 			if (mount[key] !== undefined) {
-				throw invalid(`${key} not allowed for ${goQuote(mount.type)} type mounts`);
+				throw invalid(`${key} not allowed for ${quoteGo(mount.type)} type mounts`);
 			}
 		}
 	}
@@ -243,7 +243,7 @@ function parseChoice<Choice extends string>(
 	const lower = toLower(value);
 	const found = choices.find((choice) => choice === lower);
 	if (found === undefined) {
-		throw invalid(withSuggestion(`${message} ${goQuote(value)}`, value, choices));
+		throw invalid(withSuggestion(`${message} ${quoteGo(value)}`, value, choices));
 	}
 	return found;
 }

@@ -1,5 +1,5 @@
 import { SlipwayError } from "../../errors/errors.ts";
-import { goQuote } from "./go-quote.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 import type { EscapeToken } from "./parser.ts";
 import { WordMachine } from "./word-machine.ts";
 
@@ -75,5 +75,5 @@ export function splitWords(lexer: ShellLexer, word: string, env: Environment): r
 function wrapError(word: string, thrown: unknown): SlipwayError {
 	const code = thrown instanceof SlipwayError ? thrown.code : "internal";
 	const reason = thrown instanceof Error ? thrown.message : String(thrown);
-	return new SlipwayError(code, `failed to process ${goQuote(word)}: ${reason}`, { cause: thrown });
+	return new SlipwayError(code, `failed to process ${quoteGo(word)}: ${reason}`, { cause: thrown });
 }
