@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { SlipwayError } from "../errors/errors.ts";
+import { csvFields } from "../oci/csv-fields.ts";
 import { formatSourceExcerpt } from "../progress/source-excerpt.ts";
 import { isRemoteContext } from "../session/context.ts";
-import { csvFields } from "../session/csv-fields.ts";
 import { type ParsedFlags, parseBool } from "./flags.ts";
 import type { Output } from "./terminal.ts";
 

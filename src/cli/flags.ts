@@ -1,5 +1,5 @@
 import { SlipwayError } from "../errors/errors.ts";
-import { csvFields } from "../session/csv-fields.ts";
+import { csvFields } from "../oci/csv-fields.ts";
 
 /**
  * Command line flags in the manner of Docker's CLI: `--name value`, `--name=value`, `-n value`, `-nvalue`, `-n=value`; booleans

@@ -1,6 +1,6 @@
 import { SlipwayError } from "../errors/errors.ts";
 import type { Device } from "../llb/op.ts";
-import { csvFields } from "../session/csv-fields.ts";
+import { csvFields } from "../oci/csv-fields.ts";
 import type { DeviceRegistry } from "../worker/cdi-devices.ts";
 import { type Entitlement, entitlements } from "./control.ts";
 

@@ -2,9 +2,9 @@ import type { BuildHistoryRecord } from "../api/generated/control.ts";
 import { millisecondsOf } from "../api/timestamps.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { parseGitRemote } from "../llb/git-remote.ts";
+import { csvFields } from "../oci/csv-fields.ts";
 import { parseGoDuration } from "../oci/go-duration.ts";
 import { goTimeToMs, parseGoTime } from "../oci/go-time.ts";
-import { csvFields } from "../session/csv-fields.ts";
 import { parseFilters } from "./service-filter.ts";
 
 type RecordFilter = (record: BuildHistoryRecord) => boolean;

@@ -1,7 +1,7 @@
 import { SlipwayError } from "../errors/errors.ts";
+import { csvFields } from "../oci/csv-fields.ts";
 import { sha256 } from "../oci/digest.ts";
 import { type ProgressSink, progressTime } from "../progress/progress.ts";
-import { csvFields } from "../session/csv-fields.ts";
 
 /**
  * What clients ask for beside an image. This builder makes no attestations yet. Provenance is asked for by clients that were not

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { csvFields } from "./csv-fields.ts";
 import { getEnv, setDefaultEnv, setEnv, splitEnv } from "./env.ts";
 import { goJson, goMap, sortedKeys } from "./go-json.ts";
 import { quoteGo } from "./go-quote.ts";
@@ -82,4 +83,18 @@ test("setEnv replaces in place, else appends", () => {
 	assert.equal(getEnv(list, "EMPTY"), "");
 	assert.equal(getEnv(list, "NONE"), undefined);
 	assert.deepEqual(splitEnv("A=b=c"), ["A", "b=c"]);
+});
+
+test("csvFields follows encoding/csv", () => {
+	assert.deepEqual(csvFields('a=1,"b,""c""",,'), ["a=1", 'b,"c"', "", ""]);
+	assert.deepEqual(csvFields(""), [""]);
+	assert.throws(() => csvFields('é,b"c'), {
+		message: 'parse error on line 1, column 5: bare " in non-quoted-field',
+	});
+	assert.throws(() => csvFields('"a'), {
+		message: 'parse error on line 1, column 2: extraneous or missing " in quoted-field',
+	});
+	assert.throws(() => csvFields('"a"b'), {
+		message: 'parse error on line 1, column 3: extraneous or missing " in quoted-field',
+	});
 });

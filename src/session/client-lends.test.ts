@@ -4,7 +4,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { hasCode } from "../errors/errors.ts";
-import { csvFields } from "./csv-fields.ts";
 import { createDockerAuth } from "./docker-auth.ts";
 import { createSecrets, maxSecretBytes, parseSecret } from "./secrets.ts";
 
@@ -14,16 +13,6 @@ function folder(): Disposable & { readonly path: string } {
 	const path = mkdtempSync(join(tmpdir(), "slipway-client-"));
 	return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
 }
-
-test("csvFields reads fields as Go does", () => {
-	assert.deepEqual(csvFields("a=1,b=2"), ["a=1", "b=2"]);
-	assert.deepEqual(csvFields('"a=x,y",b'), ["a=x,y", "b"]);
-	assert.deepEqual(csvFields('"say ""hi""",,z'), ['say "hi"', "", "z"]);
-	assert.deepEqual(csvFields("a,"), ["a", ""]);
-	assert.throws(() => csvFields('a"b'), /bare quote/);
-	assert.throws(() => csvFields('"a'), /quote is not closed/);
-	assert.throws(() => csvFields('"a"b'), /extra text/);
-});
 
 test("parseSecret takes buildx's forms", () => {
 	assert.deepEqual(parseSecret("id=a,src=./f"), { id: "a", file: "./f", env: undefined });

@@ -1,7 +1,7 @@
 import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { SlipwayError, toError, wrap } from "../errors/errors.ts";
-import { csvFields } from "./csv-fields.ts";
+import { csvFields } from "../oci/csv-fields.ts";
 import type { SessionSecrets } from "./session.ts";
 
 /** BuildKit's limit for one secret. */

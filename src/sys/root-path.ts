@@ -4,16 +4,20 @@ import { SlipwayError } from "../errors/errors.ts";
 /** Linux's own limit for one path. */
 const maxLinks = 255;
 
+export interface ResolveOptions {
+	/** Default true. */
+	readonly followLast?: boolean;
+	/** What the path is a link to, if it is one; whoever has names that are not UTF-8 brings its own. */
+	readonly readLink?: (path: string) => string | undefined;
+}
+
 /**
  * Where `path` leads inside of `root`, as it would after a chroot there: symbolic links on the way are followed, absolute ones and
  * `..` from `root`, so that the answer never lies outside. Parts that do not exist are kept as they are. The last part is
- * followed too unless `followLast` is false.
+ * followed too unless `followLast` is false. Safe only while nobody else changes the tree. Throws `failed-precondition` (ELOOP).
  */
-export function resolveInRoot(
-	root: string,
-	path: string,
-	options: { readonly followLast?: boolean } = {},
-): string {
+export function resolveInRoot(root: string, path: string, options: ResolveOptions = {}): string {
+	const { followLast = true, readLink = linkTarget } = options;
 	const pending = path.split("/").reverse();
 	const resolved: string[] = [];
 	let links = 0;
@@ -28,7 +32,7 @@ export function resolveInRoot(
 		}
 		resolved.push(part);
 		const last = pending.every((rest) => rest === "" || rest === ".");
-		const target = last && options.followLast === false ? undefined : linkTarget(join(root, resolved));
+		const target = last && !followLast ? undefined : readLink(join(root, resolved));
 		if (target === undefined) {
 			continue;
 		}

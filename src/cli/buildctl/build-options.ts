@@ -4,7 +4,7 @@ import type { TypeAndAttrs } from "../../client/client.ts";
 import type { ContentReader } from "../../content/content.ts";
 import { openOciLayout } from "../../content/oci-layout-reader.ts";
 import { SlipwayError, wrap } from "../../errors/errors.ts";
-import { csvFields } from "../../session/csv-fields.ts";
+import { csvFields } from "../../oci/csv-fields.ts";
 import { layoutOutput } from "../../session/layout-output.ts";
 import { directoryOutput, fileOutput } from "../../session/outputs.ts";
 import type { SessionOutput } from "../../session/session.ts";

@@ -10,6 +10,7 @@ import { http } from "../../llb/sources.ts";
 import { merge, type State, scratch } from "../../llb/state.ts";
 import { encodeText } from "../../oci/byte-text.ts";
 import { type Digest, parseDigest } from "../../oci/digest.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 import { internalName, isHttpUrl } from "./build-context.ts";
 import {
 	commandDescription,
@@ -22,7 +23,6 @@ import {
 	stepName,
 } from "./conversion.ts";
 import { parseCopyMode } from "./copy-mode.ts";
-import { quoteGo } from "../../oci/go-quote.ts";
 import { addHistory } from "./image-draft.ts";
 import type { AddInstruction, CopyInstruction } from "./instructions.ts";
 import { copyIgnoredFile } from "./lint-rules.ts";

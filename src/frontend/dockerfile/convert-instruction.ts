@@ -2,6 +2,7 @@ import { SlipwayError, wrap } from "../../errors/errors.ts";
 import { mkdir, parseOwner } from "../../llb/file-steps.ts";
 import { joinPath } from "../../llb/go-path.ts";
 import { formatGoDuration } from "../../oci/go-duration.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 import { isHttpUrl } from "./build-context.ts";
 import {
 	type Conversion,
@@ -17,7 +18,6 @@ import { convertTransfer } from "./convert-copy.ts";
 import { convertRun, withShell } from "./convert-run.ts";
 import { expandInstruction, type WordExpander } from "./expand-instruction.ts";
 import { parseExposedPort } from "./exposed-ports.ts";
-import { quoteGo } from "../../oci/go-quote.ts";
 import { addHistory } from "./image-draft.ts";
 import type {
 	AddInstruction,

@@ -2,9 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { byteLength, decodeText, encodeText, fromByteString, toByteString } from "../../oci/byte-text.ts";
 import { formatGoDuration, parseGoDuration } from "../../oci/go-duration.ts";
-import { parseCsvFields } from "./csv-fields.ts";
-import { parseGoUint32, parseRamSize } from "./go-number.ts";
 import { quoteGo } from "../../oci/go-quote.ts";
+import { parseGoUint32, parseRamSize } from "./go-number.ts";
 import { compareText, equalFold, toLower, toUpper, trimSpace } from "./go-text.ts";
 
 test("decodeText and encodeText keep every byte", () => {
@@ -84,18 +83,4 @@ test("parseRamSize reads sizes as go-units", () => {
 	assert.equal(parseGoUint32("0777", 8), 0o777);
 	assert.equal(parseGoUint32("4294967296", 10), undefined);
 	assert.equal(parseGoUint32("+1", 10), undefined);
-});
-
-test("parseCsvFields follows encoding/csv", () => {
-	assert.deepEqual(parseCsvFields('a,"b,""c""",,'), ["a", 'b,"c"', "", ""]);
-	assert.throws(() => parseCsvFields(""), { message: "EOF" });
-	assert.throws(() => parseCsvFields('é,b"c'), {
-		message: 'parse error on line 1, column 5: bare " in non-quoted-field',
-	});
-	assert.throws(() => parseCsvFields('"a'), {
-		message: 'parse error on line 1, column 2: extraneous or missing " in quoted-field',
-	});
-	assert.throws(() => parseCsvFields('"a"b'), {
-		message: 'parse error on line 1, column 3: extraneous or missing " in quoted-field',
-	});
 });

@@ -1,8 +1,8 @@
 import type { SourceRange } from "../../errors/errors.ts";
 import { SlipwayError } from "../../errors/errors.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 import { checkOfComment } from "./directives.ts";
 import { boolSyntaxError, parseGoBool } from "./go-number.ts";
-import { quoteGo } from "../../oci/go-quote.ts";
 import { trimSpace } from "./go-text.ts";
 import type { LintRule } from "./lint-rules.ts";
 

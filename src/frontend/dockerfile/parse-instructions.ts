@@ -1,8 +1,8 @@
 import { wrap } from "../../errors/errors.ts";
 import { parseGoDuration } from "../../oci/go-duration.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 import { parseFlags } from "./builder-flags.ts";
 import { parseGoInt32 } from "./go-number.ts";
-import { quoteGo } from "../../oci/go-quote.ts";
 import { compareText, equalFold, toLower, toUpper, trimSpace } from "./go-text.ts";
 import { atLeastOne, commandLine, common, invalid, isJson, wordsOf } from "./instruction-node.ts";
 import type {

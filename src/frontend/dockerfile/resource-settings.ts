@@ -2,8 +2,8 @@ import { isIP } from "node:net";
 import { SlipwayError, wrap } from "../../errors/errors.ts";
 import type { LinuxResources } from "../../llb/llb.ts";
 import type { ExtraHost, Ulimit } from "../../llb/op.ts";
-import { parseCsvFields } from "./csv-fields.ts";
 import { quoteGo } from "../../oci/go-quote.ts";
+import { parseCsvFields } from "./csv-fields.ts";
 import { toLower, trimSpace } from "./go-text.ts";
 
 /** `host=ip,...`. Throws `invalid-argument`, as all here. */

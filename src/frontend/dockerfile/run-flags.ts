@@ -1,7 +1,7 @@
 import { SlipwayError, wrap } from "../../errors/errors.ts";
+import { quoteGo } from "../../oci/go-quote.ts";
 import { parseCsvFields } from "./csv-fields.ts";
 import { parseGoBool, parseGoUint32, parseRamSize } from "./go-number.ts";
-import { quoteGo } from "../../oci/go-quote.ts";
 import { toLower } from "./go-text.ts";
 import type { CacheSharing, Device, Mount, MountType } from "./instructions.ts";
 import { withSuggestion } from "./suggest.ts";
