@@ -7,7 +7,7 @@ import { csvFields } from "../oci/csv-fields.ts";
 import { isDigest } from "../oci/digest.ts";
 import { type LayoutCache, openLayoutCache } from "../session/layout-cache.ts";
 import type { BlobWriter } from "../session/session.ts";
-import { parseBool } from "./flags.ts";
+import { parseBool, parseTypeAndAttrs } from "./flags.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** A cache as a client names it: `type=registry,ref=…`. */
@@ -147,21 +147,7 @@ export function parseCacheEntries(spec: string): readonly CacheEntry[] {
 	if (!spec.includes("=")) {
 		return fields.map((ref) => ({ type: "registry", attrs: { ref } }));
 	}
-	const attrs: Record<string, string> = {};
-	let type = "";
-	for (const field of fields) {
-		const equals = field.indexOf("=");
-		if (equals === -1) {
-			throw invalid(`invalid value ${field}`);
-		}
-		const key = field.slice(0, equals).trim().toLowerCase();
-		const value = field.slice(equals + 1);
-		if (key === "type") {
-			type = value;
-		} else {
-			attrs[key] = value;
-		}
-	}
+	const { type, attrs } = parseTypeAndAttrs(fields);
 	if (type === "") {
 		throw invalid(`type required form> ${JSON.stringify(spec)}`);
 	}

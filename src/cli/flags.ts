@@ -153,3 +153,26 @@ export function parseCsvPairs(text: string): readonly (readonly [key: string, va
 			: ([field.slice(0, equals).trim(), field.slice(equals + 1)] as const);
 	});
 }
+
+/** `type=T` and other `key=value` fields, keys in lower case; the type is empty if none is given. Throws `invalid-argument`. */
+export function parseTypeAndAttrs(fields: readonly string[]): {
+	readonly type: string;
+	readonly attrs: Readonly<Record<string, string>>;
+} {
+	const attrs: Record<string, string> = {};
+	let type = "";
+	for (const field of fields) {
+		const equals = field.indexOf("=");
+		if (equals === -1) {
+			throw new SlipwayError("invalid-argument", `invalid value ${field}`);
+		}
+		const key = field.slice(0, equals).trim().toLowerCase();
+		const value = field.slice(equals + 1);
+		if (key === "type") {
+			type = value;
+		} else {
+			attrs[key] = value;
+		}
+	}
+	return { type, attrs };
+}

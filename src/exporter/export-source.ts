@@ -1,6 +1,12 @@
 import { SlipwayError } from "../errors/errors.ts";
 import { parseImageConfig } from "../oci/image-config.ts";
-import { formatPlatformAll, hostPlatform, normalizePlatform, type Platform } from "../oci/platform.ts";
+import {
+	formatPlatformAll,
+	hostPlatform,
+	normalizePlatform,
+	orderedPlatform,
+	type Platform,
+} from "../oci/platform.ts";
 import type { BuildResult, PlatformResult } from "./exporter.ts";
 
 /** A result as an exporter works with it, after options that speak about the result were put over its metadata. */
@@ -81,26 +87,15 @@ function platformOfConfig(config: string): Platform | undefined {
 		// Refused with its own message when the config is written.
 		return undefined;
 	}
-	const {
-		os,
-		architecture,
-		variant,
-		"os.version": version,
-		"os.features": features,
-	} = parseImageConfig(new TextEncoder().encode(config));
+	const parsed = parseImageConfig(new TextEncoder().encode(config));
+	const { os, architecture } = parsed;
 	if (os === "" && architecture === "") {
 		return undefined;
 	}
 	if (os === "" || architecture === "") {
 		throw invalid("invalid image config: os and architecture must be specified together");
 	}
-	return {
-		architecture,
-		os,
-		...(version === undefined ? {} : { "os.version": version }),
-		...(features === undefined ? {} : { "os.features": features }),
-		...(variant === undefined ? {} : { variant }),
-	};
+	return orderedPlatform(parsed);
 }
 
 function findRef({ ref, refs }: BuildResult, id: string): PlatformResult["ref"] {

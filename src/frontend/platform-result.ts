@@ -1,4 +1,4 @@
-import type { Platform } from "../oci/platform.ts";
+import { orderedPlatform, type Platform } from "../oci/platform.ts";
 import { type FrontendRef, type FrontendResult, resultKeys } from "./frontend.ts";
 
 /** What was built for one platform. */
@@ -33,24 +33,12 @@ export function platformResult(
 			metadata[resultKeys.epoch + suffix] = encoder.encode(String(epoch));
 		}
 	}
-	const list = platforms.map(({ id, platform }) => ({ ID: id, Platform: platformJson(platform) }));
+	const list = platforms.map(({ id, platform }) => ({ ID: id, Platform: orderedPlatform(platform) }));
 	metadata[resultKeys.platforms] = encoder.encode(JSON.stringify({ Platforms: list }));
 	return {
 		ref: multiPlatform ? undefined : platforms[0]?.ref,
 		refs: new Map(multiPlatform ? platforms.map(({ id, ref }) => [id, ref]) : []),
 		metadata,
 		attestations: new Map(),
-	};
-}
-
-/** In the order of Go's struct. */
-function platformJson(platform: Platform): object {
-	const { architecture, os, variant, "os.version": version, "os.features": features } = platform;
-	return {
-		architecture,
-		os,
-		...(version === undefined ? {} : { "os.version": version }),
-		...(features === undefined ? {} : { "os.features": features }),
-		...(variant === undefined ? {} : { variant }),
 	};
 }

@@ -53,6 +53,18 @@ function hostArmVariant(): string | undefined {
 	return hostVariant.value;
 }
 
+/** The fields of a platform, of whatever else the value has, in the order of Go's struct: what `JSON.stringify` writes of it is BuildKit's. */
+export function orderedPlatform(platform: Platform): Platform {
+	const { architecture, os, variant, "os.version": version, "os.features": features } = platform;
+	return {
+		architecture,
+		os,
+		...(version === undefined ? {} : { "os.version": version }),
+		...(features === undefined ? {} : { "os.features": features }),
+		...(variant === undefined ? {} : { variant }),
+	};
+}
+
 /**
  * The platform of this machine, normalised, as BuildKit names its default worker platform: no variant on amd64 and
  * arm64, the variant of the CPU on arm. See `hostPlatforms` in host-platforms.ts for all that the machine can run.

@@ -1,6 +1,6 @@
 import { createPrivateKey, createPublicKey, type JsonWebKey, type KeyObject, sign } from "node:crypto";
-import { closeSync, openSync, readSync } from "node:fs";
 import { SlipwayError, wrap } from "../errors/errors.ts";
+import { readStart } from "./read-start.ts";
 
 /**
  * An ssh agent in this process for private keys from files: it lists them and signs with them, as draft-ietf-sshm-ssh-agent has it,
@@ -20,7 +20,7 @@ const maxFileBytes = 100 * 1024;
 
 /** Throws `failed-precondition` for one with a passphrase, `invalid-argument` for what is no private key. */
 export function readAgentKey(path: string): AgentKey {
-	const text = readStart(path);
+	const text = readFile(path);
 	try {
 		return agentKeyOf(parsePrivateKey(text), path);
 	} catch (error) {
@@ -41,26 +41,11 @@ function message(error: unknown): string {
 	return error instanceof SlipwayError ? error.message : "not a private key";
 }
 
-function readStart(path: string): string {
-	let fd = -1;
+function readFile(path: string): string {
 	try {
-		fd = openSync(path, "r");
-		const bytes = Buffer.alloc(maxFileBytes);
-		let length = 0;
-		while (length < bytes.length) {
-			const count = readSync(fd, bytes, length, bytes.length - length, null);
-			if (count === 0) {
-				break;
-			}
-			length += count;
-		}
-		return bytes.subarray(0, length).toString("latin1");
+		return readStart(path, maxFileBytes).toString("latin1");
 	} catch (error) {
 		throw wrap(error, `failed to read ${path}`);
-	} finally {
-		if (fd >= 0) {
-			closeSync(fd);
-		}
 	}
 }
 

@@ -1,10 +1,7 @@
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
-import { createServer, type Socket } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import type { Socket } from "node:net";
 import { ssh } from "../api/services/ssh.ts";
-import { toError, wrap } from "../errors/errors.ts";
-import { changeOwner } from "../sys/owner.ts";
+import { toError } from "../errors/errors.ts";
+import { listenAsAgent, type SocketOwner } from "./agent-socket.ts";
 import { pipeBytes } from "./byte-pipe.ts";
 import { call, type OpenCall, openCall, type RemoteCalls } from "./remote-calls.ts";
 import type { SessionSsh } from "./session.ts";
@@ -32,18 +29,10 @@ export function createRemoteSsh(calls: RemoteCalls): SessionSsh {
 	};
 }
 
-async function serveAgent(
-	calls: RemoteCalls,
-	id: string,
-	owner: { readonly uid: number; readonly gid: number; readonly mode: number },
-): Promise<AsyncDisposable & { readonly socketPath: string }> {
-	const directory = mkdtempSync(join(tmpdir(), "slipway-ssh-"));
-	const socketPath = join(directory, "agent");
-	const ended = new AbortController();
-	const sockets = new Set<Socket>();
-	const server = createServer({ allowHalfOpen: true }, (socket) => {
-		sockets.add(socket);
-		socket.once("close", () => sockets.delete(socket));
+function serveAgent(calls: RemoteCalls, id: string, owner: SocketOwner): ReturnType<typeof listenAsAgent> {
+	const onConnection = (socket: Socket): void => {
+		const ended = new AbortController();
+		socket.once("close", () => ended.abort());
 		let open: OpenCall<{ readonly data: Uint8Array }, { readonly data: Uint8Array }>;
 		try {
 			open = openCall(calls, ssh.forwardAgent, {
@@ -56,28 +45,6 @@ async function serveAgent(
 			return;
 		}
 		void pipeBytes(socket, open.stream, () => open.stream.closeSend()).finally(() => open[Symbol.dispose]());
-	});
-	try {
-		await new Promise<void>((done, failed) => {
-			server.once("error", failed);
-			server.listen(socketPath, done);
-		});
-		changeOwner(socketPath, owner.uid, owner.gid);
-		chmodSync(socketPath, owner.mode);
-	} catch (error) {
-		server.close();
-		rmSync(directory, { recursive: true, force: true });
-		throw wrap(error, "failed to forward the ssh agent");
-	}
-	return {
-		socketPath,
-		async [Symbol.asyncDispose]() {
-			ended.abort();
-			for (const socket of sockets) {
-				socket.destroy();
-			}
-			await new Promise<void>((done) => server.close(() => done()));
-			rmSync(directory, { recursive: true, force: true });
-		},
 	};
+	return listenAsAgent({ owner, allowHalfOpen: true, onConnection });
 }

@@ -1,7 +1,8 @@
-import { closeSync, openSync, readSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { resolve } from "node:path";
 import { SlipwayError, toError, wrap } from "../errors/errors.ts";
 import { csvFields } from "../oci/csv-fields.ts";
+import { readStart } from "./read-start.ts";
 import type { SessionSecrets } from "./session.ts";
 
 /** BuildKit's limit for one secret. */
@@ -125,27 +126,12 @@ function checkFile(id: string, file: string, cwd: string): void {
 	}
 }
 
-/** To its end, as it may be a pipe of the shell's `<(…)`, whose size says nothing; but no further than the limit. */
+/** To its end, but no further than the limit. */
 function readFile(id: string, file: string): Uint8Array {
-	let fd = -1;
 	try {
-		fd = openSync(file, "r");
-		const bytes = new Uint8Array(maxSecretBytes + 1);
-		let length = 0;
-		while (length < bytes.length) {
-			const count = readSync(fd, bytes, length, bytes.length - length, null);
-			if (count === 0) {
-				break;
-			}
-			length += count;
-		}
-		return bytes.slice(0, length);
+		return new Uint8Array(readStart(file, maxSecretBytes + 1));
 	} catch (thrown) {
 		throw wrap(thrown, `failed to read secret ${id}`);
-	} finally {
-		if (fd >= 0) {
-			closeSync(fd);
-		}
 	}
 }
 

@@ -1,9 +1,8 @@
-import { chmodSync, mkdtempSync, rmSync, statSync } from "node:fs";
-import { createConnection, createServer, type Socket } from "node:net";
-import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { statSync } from "node:fs";
+import { createConnection, type Socket } from "node:net";
+import { resolve } from "node:path";
 import { SlipwayError, wrap } from "../errors/errors.ts";
-import { changeOwner } from "../sys/owner.ts";
+import { listenAsAgent, type SocketOwner } from "./agent-socket.ts";
 import { type AgentKey, agentFailure, answerAgentRequest, readAgentKey } from "./key-agent.ts";
 import type { SessionSsh } from "./session.ts";
 
@@ -95,54 +94,23 @@ function lentBy(
  * A socket that speaks to the agent, and only lets through what a build needs: the list of keys, and signatures. What would
  * change the agent or take its keys is refused.
  */
-async function serveAgent(
-	lent: Lent,
-	owner: { readonly uid: number; readonly gid: number; readonly mode: number },
-): Promise<AsyncDisposable & { readonly socketPath: string }> {
-	const directory = mkdtempSync(join(tmpdir(), "slipway-ssh-"));
-	const socketPath = join(directory, "agent");
-	const sockets = new Set<Socket>();
-	const hold = (socket: Socket): Socket => {
-		sockets.add(socket);
-		socket.on("error", () => socket.destroy());
-		socket.once("close", () => sockets.delete(socket));
-		return socket;
-	};
-	const server = createServer((client) => {
-		hold(client);
-		if (lent.kind === "keys") {
-			void answerFrom(client, lent.keys);
-			return;
-		}
-		const agent = hold(createConnection(lent.path));
-		if (lent.raw) {
-			pipeRaw(client, agent);
-		} else {
-			relay(client, agent);
-		}
-	});
-	try {
-		await new Promise<void>((done, failed) => {
-			server.once("error", failed);
-			server.listen(socketPath, done);
-		});
-		changeOwner(socketPath, owner.uid, owner.gid);
-		chmodSync(socketPath, owner.mode);
-	} catch (error) {
-		server.close();
-		rmSync(directory, { recursive: true, force: true });
-		throw wrap(error, "failed to forward the ssh agent");
-	}
-	return {
-		socketPath,
-		async [Symbol.asyncDispose]() {
-			for (const socket of sockets) {
-				socket.destroy();
+function serveAgent(lent: Lent, owner: SocketOwner): ReturnType<typeof listenAsAgent> {
+	return listenAsAgent({
+		owner,
+		allowHalfOpen: false,
+		onConnection: (client, hold) => {
+			if (lent.kind === "keys") {
+				void answerFrom(client, lent.keys);
+				return;
 			}
-			await new Promise<void>((done) => server.close(() => done()));
-			rmSync(directory, { recursive: true, force: true });
+			const agent = hold(createConnection(lent.path));
+			if (lent.raw) {
+				pipeRaw(client, agent);
+			} else {
+				relay(client, agent);
+			}
 		},
-	};
+	});
 }
 
 /** draft-ietf-sshm-ssh-agent, section 3: a message is its length (4 bytes), its type (1 byte), its content. */

@@ -8,6 +8,7 @@ import { csvFields } from "../../oci/csv-fields.ts";
 import { layoutOutput } from "../../session/layout-output.ts";
 import { directoryOutput, fileOutput } from "../../session/outputs.ts";
 import type { SessionOutput } from "../../session/session.ts";
+import { parseTypeAndAttrs } from "../flags.ts";
 import { stdoutOutput } from "../output-plan.ts";
 import type { Terminal } from "../terminal.ts";
 
@@ -69,21 +70,7 @@ function destination(
 }
 
 function typeAndAttrs(text: string, flag: string): TypeAndAttrs {
-	const attrs: Record<string, string> = {};
-	let type = "";
-	for (const field of csvFields(text)) {
-		const equals = field.indexOf("=");
-		if (equals === -1) {
-			throw invalid(`invalid value ${field}`);
-		}
-		const key = field.slice(0, equals).toLowerCase();
-		const value = field.slice(equals + 1);
-		if (key === "type") {
-			type = value;
-		} else {
-			attrs[key] = value;
-		}
-	}
+	const { type, attrs } = parseTypeAndAttrs(csvFields(text));
 	if (type === "") {
 		throw invalid(`${flag} requires type=<type>`);
 	}
