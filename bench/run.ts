@@ -6,6 +6,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { measureContext } from "./context.ts";
 import { measureFrontend } from "./frontend.ts";
 import { measureAptCache, measureSharedMount } from "./mounts.ts";
 import { buildah, buildkit, type Measurement, type Peer, slipway } from "./peers.ts";
@@ -222,6 +223,9 @@ try {
 	const ofRegistries = registryBenchmarks.filter((name) => wanted.length === 0 || wanted.includes(name));
 	if (peer.name === "buildkit" && ofRegistries.length > 0) {
 		missed += await measureRegistry({ work, runs, wanted: ofRegistries });
+	}
+	if (peer.name === "buildkit" && (wanted.length === 0 || wanted.includes("context-50000"))) {
+		missed += measureContext({ work, runs, target: 0.3, wholeTarget: 0.7 });
 	}
 	if (wanted.length === 0 || wanted.includes("remote-cache")) {
 		missed += await measureRemoteCache({ base, work, runs, target: 0.8 });
