@@ -17,18 +17,17 @@ import { fsPath, textOf } from "../sys/byte-names.ts";
 import { inUserNamespace } from "../sys/namespace.ts";
 import { makeDevice, makeNode, setTimes } from "../sys/node.ts";
 import { changeOpenOwner, changeOwnOwner } from "../sys/owner.ts";
-import type { Timestamp } from "../sys/sys.ts";
 import { setXattr } from "../sys/xattr.ts";
 import type { ExtractLimits, TarHeader } from "./archive.ts";
+import { type MetadataOptions, ownerOf, setXattrs, type Times, timesOf } from "./extract-metadata.ts";
 import { copyAttributes, removeTree } from "./extract-tree.ts";
 import { splitPath } from "./names.ts";
 import { resolveInRoot } from "./root-path.ts";
 import type { TarHandler } from "./tar-reader.ts";
 import { isWhiteout, namesIn, statIfAny } from "./walk.ts";
 import { opaqueAttribute, opaqueValue, parseWhiteout } from "./whiteouts.ts";
-import { xattrsOf } from "./xattr-records.ts";
 
-export interface ExtractorOptions {
+export interface ExtractorOptions extends MetadataOptions {
 	readonly root: ByteString;
 	/** `keep` takes whiteouts for ordinary files, as ADD does. */
 	readonly whiteouts: "overlay" | "overlay-user" | "apply" | "keep";
@@ -36,10 +35,6 @@ export interface ExtractorOptions {
 	readonly parents: readonly ByteString[];
 	/** Collect missing parents instead of looking for them in `parents`. */
 	readonly reportOrphans?: boolean;
-	/** Every entry's owner instead of the archive's; `ignore` leaves them to this process's user. */
-	readonly owner: { readonly uid: number; readonly gid: number } | "archive" | "ignore";
-	/** Also lets pass that attributes are forbidden (EPERM), as ADD does. */
-	readonly bestEffortXattrs: boolean;
 	readonly limits: ExtractLimits;
 	readonly throwIfAborted: () => void;
 }
@@ -52,8 +47,6 @@ interface OpenFile {
 	position: number;
 	sparse: boolean;
 }
-
-type Times = readonly [accessed: Timestamp, modified: Timestamp];
 
 /**
  * Writes the entries of an archive below a folder, with owners, modes, attributes and times to the nanosecond. What an
@@ -143,11 +136,11 @@ export class Extractor implements TarHandler {
 			if (file.sparse) {
 				ftruncateSync(fd, header.size);
 			}
-			const owner = this.#ownerOf(header);
+			const owner = ownerOf(header, this.#options);
 			if (owner !== undefined) {
 				changeOpenOwner(fd, owner.uid, owner.gid);
 			}
-			this.#setXattrs(path, header);
+			setXattrs(path, header, this.#options);
 			fchmodSync(fd, header.mode & 0o7777);
 		} catch (thrown) {
 			throw wrap(thrown, `extract ${JSON.stringify(textOf(header.name))}`);
@@ -263,7 +256,7 @@ export class Extractor implements TarHandler {
 
 	#setMetadata(header: TarHeader, path: ByteString): void {
 		const at = fsPath(path);
-		const owner = this.#ownerOf(header);
+		const owner = ownerOf(header, this.#options);
 		if (owner !== undefined) {
 			try {
 				changeOwnOwner(at, owner.uid, owner.gid);
@@ -275,7 +268,7 @@ export class Extractor implements TarHandler {
 				throw wrap(thrown, `lchown to ${owner.uid}:${owner.gid}${hint}`);
 			}
 		}
-		this.#setXattrs(path, header);
+		setXattrs(path, header, this.#options);
 		const isLink =
 			header.kind === "symlink" || (header.kind === "hardlink" && statIfAny(path)?.isSymbolicLink() === true);
 		if (!isLink) {
@@ -287,53 +280,6 @@ export class Extractor implements TarHandler {
 			this.#orphans.delete(path.slice(this.#root.length));
 			this.#folderTimes.set(path, times);
 		}
-	}
-
-	#ownerOf(header: TarHeader): { readonly uid: number; readonly gid: number } | undefined {
-		const { owner } = this.#options;
-		if (owner === "ignore") {
-			return undefined;
-		}
-		const { uid, gid } = owner === "archive" ? header : owner;
-		// The largest id is the kernel's word for "leave as it is".
-		if (uid < 0 || uid >= 0xffff_ffff || gid < 0 || gid >= 0xffff_ffff) {
-			throw new SlipwayError("invalid-argument", `owner ${uid}:${gid} is out of range`);
-		}
-		return { uid, gid };
-	}
-
-	#setXattrs(path: ByteString, header: TarHeader): void {
-		if (header.records.size === 0) {
-			return;
-		}
-		for (const [name, value] of xattrsOf(header)) {
-			// Those would steer the overlay or the security of the machine; no layer may set them.
-			if (name.startsWith("trusted.") || name.startsWith("user.overlay.")) {
-				continue;
-			}
-			try {
-				setXattr(fsPath(path), name, value);
-			} catch (thrown) {
-				if (!this.#mayLackXattr(thrown, path, name)) {
-					throw thrown;
-				}
-			}
-		}
-	}
-
-	/** File systems without attributes are fine, and so is that only files and folders may have those of users. */
-	#mayLackXattr(thrown: unknown, path: ByteString, name: string): boolean {
-		const [detail] = thrown instanceof SlipwayError ? thrown.details : [];
-		const errno = detail?.kind === "errno" ? detail.errno : "";
-		if (errno === "ENOTSUP" || errno === "EOPNOTSUPP") {
-			return true;
-		}
-		if (errno !== "EPERM") {
-			return false;
-		}
-		const stats = statIfAny(path);
-		const isSpecial = stats !== undefined && !stats.isFile() && !stats.isDirectory();
-		return this.#options.bestEffortXattrs || (name.startsWith("user.") && isSpecial);
 	}
 
 	/** A target outside of the root is found inside of it, as for any name. */
@@ -373,7 +319,7 @@ export class Extractor implements TarHandler {
 				throw thrown;
 			}
 		}
-		const owner = this.#ownerOf(header);
+		const owner = ownerOf(header, this.#options);
 		if (owner !== undefined) {
 			changeOwnOwner(fsPath(path), owner.uid, owner.gid);
 		}
@@ -486,22 +432,4 @@ export class Extractor implements TarHandler {
 			}
 		}
 	}
-}
-
-const epoch: Timestamp = { seconds: 0, nanoseconds: 0 };
-/** Go's times in nanoseconds end here, in the year 2262. */
-const lastSecond = 9_223_372_036;
-
-/** A time out of bounds becomes 1970; a file is never used before it was changed. */
-function timesOf(header: TarHeader): Times {
-	const { modified, accessed } = header;
-	const isLater =
-		accessed !== undefined &&
-		(accessed.seconds > modified.seconds ||
-			(accessed.seconds === modified.seconds && accessed.nanoseconds > modified.nanoseconds));
-	return [bounded(isLater ? accessed : modified), bounded(modified)];
-}
-
-function bounded(time: Timestamp): Timestamp {
-	return time.seconds < 0 || time.seconds >= lastSecond ? epoch : time;
 }
