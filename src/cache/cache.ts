@@ -99,6 +99,8 @@ export interface ImageLayer {
 
 export interface FromLayersOptions extends DescribeOptions {
 	readonly provider: ContentProvider;
+	/** True once it is known that `provider` does not have the blob after all: then the layer is not taken for one that can be had. */
+	readonly isLost?: (digest: Digest) => boolean;
 	/** Reports `downloading` and `extracting` while a lazy layer is made real; who asks for files may give another. */
 	readonly progress?: ProgressSink;
 	readonly vertex?: Digest;

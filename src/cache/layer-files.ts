@@ -17,7 +17,7 @@ import type { SnapshotId, Snapshotter } from "../snapshot/snapshot.ts";
 import type { MountSpec } from "../sys/sys.ts";
 import type { BlobOptions, LayerBlob, RefWorkOptions } from "./cache.ts";
 import { countChunks, reportSpan } from "./layer-progress.ts";
-import { type CacheRecord, layersBetween, layersOf, newSnapshotId } from "./record.ts";
+import { type BlobOrigin, type CacheRecord, layersBetween, layersOf, newSnapshotId } from "./record.ts";
 import type { RecordTable } from "./record-table.ts";
 import type { TemporaryMounts } from "./temporary-mounts.ts";
 
@@ -124,15 +124,7 @@ export class LayerFiles {
 
 	/** True if the bytes of a layer can be had in some way: as files, or as a blob here or elsewhere. */
 	async isAvailable(layer: CacheRecord): Promise<boolean> {
-		if (layer.snapshot !== undefined || layer.origins.length > 0) {
-			return true;
-		}
-		for (const digest of layer.blobs.keys()) {
-			if ((await this.#options.content.info(digest)) !== undefined) {
-				return true;
-			}
-		}
-		return false;
+		return layer.snapshot !== undefined || (await this.#reachableBlobs(layer)).length > 0;
 	}
 
 	/** Reads a layer's blob from here, or from where it can be fetched. */
@@ -472,7 +464,7 @@ export class LayerFiles {
 	): Promise<T> {
 		let failure: unknown;
 		for (const descriptor of layer.blobs.values()) {
-			for (const { provider } of [...layer.origins]) {
+			for (const { provider } of originsOf(layer, descriptor)) {
 				try {
 					using _slot = await this.#downloads.acquire(options);
 					return await fetch(descriptor, provider);
@@ -533,9 +525,13 @@ export class LayerFiles {
 		const elsewhere: Descriptor[] = [];
 		for (const descriptor of layer.blobs.values()) {
 			const local = (await this.#options.content.info(descriptor.digest)) !== undefined;
-			(local ? here : elsewhere).push(descriptor);
+			if (local) {
+				here.push(descriptor);
+			} else if (originsOf(layer, descriptor).length > 0) {
+				elsewhere.push(descriptor);
+			}
 		}
-		return layer.origins.length > 0 ? [...here, ...elsewhere] : here;
+		return [...here, ...elsewhere];
 	}
 
 	/** A blob whose bytes are here, in whatever compression. */
@@ -641,12 +637,17 @@ export class LayerFiles {
 			yield* this.#options.content.read(descriptor.digest, options);
 			return;
 		}
-		const [origin] = layer.origins;
+		const [origin] = originsOf(layer, descriptor);
 		if (origin === undefined) {
 			throw new SlipwayError("not-found", `blob ${descriptor.digest} of layer ${layer.id} is gone`);
 		}
 		yield* origin.provider.read(descriptor, options);
 	}
+}
+
+/** Where a blob of the layer may be had. A copy: others come and go meanwhile. */
+function originsOf({ origins }: CacheRecord, { digest }: Descriptor): readonly BlobOrigin[] {
+	return origins.filter(({ isLost }) => isLost?.(digest) !== true);
 }
 
 /** Of a layer's blob: the table of contents of eStargz, and the size with it, as others look for them. */

@@ -212,8 +212,8 @@ class Manager implements CacheManager, RefOwner {
 		options: FromLayersOptions,
 	): Promise<ImmutableRef | undefined> {
 		options.signal.throwIfAborted();
-		const { provider, progress, vertex } = options;
-		const origin = { provider, progress, vertex };
+		const { provider, isLost, progress, vertex } = options;
+		const origin = { provider, isLost, progress, vertex };
 		let top: CacheRecord | undefined;
 		this.#table.transaction(() => {
 			let chainId: Digest | undefined;

@@ -47,6 +47,7 @@ export interface CacheRecord {
 /** Where the blobs of a lazy layer can be fetched, and who is told about it by default. */
 export interface BlobOrigin {
 	readonly provider: ContentProvider;
+	readonly isLost: ((digest: Digest) => boolean) | undefined;
 	readonly progress: ProgressSink | undefined;
 	readonly vertex: Digest | undefined;
 }

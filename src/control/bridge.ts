@@ -41,7 +41,7 @@ export function createBridge(
 	options: BridgeOptions,
 ): JobBridge {
 	const { session, sourceVerifier: verifier, allowed } = options;
-	const refs = createBuildRefs(job, services.worker);
+	const refs = createBuildRefs(job, services.worker, (error) => options.caches?.dropLost(error) ?? false);
 	const containers = new AsyncDisposableStack();
 
 	const lookUp = (request: ResolveSourceRequest, signal: AbortSignal): Promise<ResolvedSource> =>
@@ -92,7 +92,6 @@ export function createBridge(
 								judge: judgeWith(sourcePolicies, now),
 							}),
 							sources: (await options.caches?.sources(cacheImports)) ?? [],
-							isWorthRetrying: (error) => options.caches?.dropLost(error) ?? false,
 						},
 			);
 			if (evaluate) {
@@ -124,14 +123,17 @@ export function createBridge(
 		},
 		async newContainer(request, { signal }) {
 			const trees = request.mounts.map((mount) => ("ref" in mount ? mount.ref : undefined));
-			const outputs = await Promise.all(trees.map((ref) => ref && refs.output(ref, signal)));
-			const container = await services.containers(request, {
-				outputs,
-				session,
+			const container = await refs.withFiles(
+				async () =>
+					services.containers(request, {
+						outputs: await Promise.all(trees.map((ref) => ref && refs.output(ref, signal))),
+						session,
+						signal,
+						allowsHostNetwork: allowed.has("network.host"),
+						allowsInsecure: allowed.has("security.insecure"),
+					}),
 				signal,
-				allowsHostNetwork: allowed.has("network.host"),
-				allowsInsecure: allowed.has("security.insecure"),
-			});
+			);
 			return containers.use(container);
 		},
 		failedStep: (error) => options.failedSteps.find(error, refs),

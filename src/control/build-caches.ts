@@ -1,7 +1,6 @@
 import type { ImmutableRef, LayerBlob } from "../cache/cache.ts";
 import { toError } from "../errors/errors.ts";
 import { sha256 } from "../oci/digest.ts";
-import type { ProgressSink } from "../progress/progress.ts";
 import { nameOf } from "../remotecache/cache-name.ts";
 import type { ImportedSource } from "../remotecache/imported-source.ts";
 import type { RemoteCaches } from "../remotecache/remote-caches.ts";
@@ -36,41 +35,15 @@ export interface BuildCaches extends AsyncDisposable {
 	export(results: readonly (readonly CacheKey[])[]): Promise<Readonly<Record<string, string>>>;
 }
 
-/** What was imported for a build, for all attempts at it. */
-export interface BuildImports {
-	readonly byName: Map<string, Promise<ImportedSource | undefined>>;
-	readonly all: ImportedSource[];
-	/** True, with a warning, if the error may come from results of an import that could not be had: a new attempt does not find those. */
-	dropLost(error: unknown, progress: ProgressSink): boolean;
-}
-
-export function createBuildImports(): BuildImports {
-	const all: ImportedSource[] = [];
-	return {
-		byName: new Map(),
-		all,
-		dropLost: (error, progress) => {
-			const isDropped = all.map((source) => source.dropLost(error)).includes(true);
-			if (isDropped) {
-				const short = `an imported cache is damaged, what it was used for is built again: ${toError(error).message}`;
-				progress.write({
-					kind: "warning",
-					warning: { vertex: sha256("imported caches"), level: 1, short, detail: [] },
-				});
-			}
-			return isDropped;
-		},
-	};
-}
-
 /** Throws `invalid-argument` for caches that can't be what is asked for. Begins to read those that are imported. */
 export function openBuildCaches(
 	caches: RemoteCaches,
 	job: Job<Output>,
 	request: { readonly cacheExports: readonly CacheOptions[]; readonly cacheImports: readonly CacheOptions[] },
 	{ session, signal, progress }: Pick<BuildOptions, "session" | "signal" | "progress">,
-	{ byName: imports, all: imported, dropLost }: BuildImports,
 ): BuildCaches {
+	const imports = new Map<string, Promise<ImportedSource | undefined>>();
+	const imported: ImportedSource[] = [];
 	const exports = caches.exports(request.cacheExports, session);
 
 	async function read(entry: CacheOptions): Promise<ImportedSource | undefined> {
@@ -122,7 +95,17 @@ export function openBuildCaches(
 			const all = await Promise.all(entries.map(importOf));
 			return all.filter((source) => source !== undefined);
 		},
-		dropLost: (error) => dropLost(error, progress),
+		dropLost: (error) => {
+			const isDropped = imported.map((source) => source.dropLost(error)).includes(true);
+			if (isDropped) {
+				const short = `an imported cache is damaged, what it was used for is built again: ${toError(error).message}`;
+				progress.write({
+					kind: "warning",
+					warning: { vertex: sha256("imported caches"), level: 1, short, detail: [] },
+				});
+			}
+			return isDropped;
+		},
 		inlineFor: (keysOf) =>
 			exports.inline
 				? async (ref, layers, context) => {

@@ -8,7 +8,7 @@ import type { CacheKey } from "../solver/solver.ts";
 import { stepLimitsOf } from "../worker/step-limits.ts";
 import type { JobClient, Output } from "../worker/worker.ts";
 import { createBridge, type JobBridge } from "./bridge.ts";
-import { type BuildImports, createBuildImports, openBuildCaches } from "./build-caches.ts";
+import { openBuildCaches } from "./build-caches.ts";
 import { type BuildMounts, openBuildMounts } from "./build-mounts.ts";
 import type {
 	BuildOptions,
@@ -28,29 +28,10 @@ export function createController(services: ControllerServices): Controller {
 	return { build: (request, options) => build(services, request, options) };
 }
 
-/** A layer of an imported cache that could not be had is no reason to fail: what it was taken for is built instead. */
 async function build(
 	services: ControllerServices,
 	request: BuildRequest,
 	options: BuildOptions,
-): Promise<BuildResponse> {
-	const imports = createBuildImports();
-	for (;;) {
-		try {
-			return await attempt(services, request, options, imports);
-		} catch (error) {
-			if (options.signal.aborted || isGateway(request) || !imports.dropLost(error, options.progress)) {
-				throw error;
-			}
-		}
-	}
-}
-
-async function attempt(
-	services: ControllerServices,
-	request: BuildRequest,
-	options: BuildOptions,
-	imports: BuildImports,
 ): Promise<BuildResponse> {
 	const exporters = request.exporters.map(({ type, attrs }) =>
 		exporterOf(services, { type, attrs: withEpoch(attrs, request.frontendOptions) }),
@@ -75,8 +56,7 @@ async function attempt(
 	await using job = services.solver.openJob({ id: request.ref, progress, client });
 	const { sourcePolicies = [], cacheImports = [], cacheExports = [] } = request;
 	await using caches =
-		services.caches &&
-		openBuildCaches(services.caches, job, { cacheImports, cacheExports }, options, imports);
+		services.caches && openBuildCaches(services.caches, job, { cacheImports, cacheExports }, options);
 	await using bridge = createBridge(job, services, {
 		...options,
 		allowed,
@@ -84,24 +64,22 @@ async function attempt(
 		failedSteps,
 		caches,
 	});
-	const makeResult = async (): Promise<{ readonly made: FrontendResult; readonly result: BuildResult }> => {
-		const made = isGateway(request)
-			? await clientResult(services, request, { bridge, options })
-			: await requestedResult(request, { bridge, signal: options.signal });
-		explained?.planned(made);
-		return { made, result: await computeResult(made, bridge, options.signal) };
-	};
-	const { made, result } = await makeResult().catch(async (error: unknown) => {
+	const orShowProcess = async (error: unknown): Promise<never> => {
 		await showFailedProcess(error, bridge, options);
 		throw error;
-	});
-	const keys = await keysOf(made, bridge, options.signal);
-	explained?.built(keys.values());
-	const inlineCache = caches?.inlineFor((ref) => keys.get(ref));
-	const more = request.sessionExporters === true ? await sessionExporters(result, options) : [];
-	const exporterResponses = await runExporters(
-		[...exporters, ...more.map((each) => exporterOf(services, each))],
-		{
+	};
+	const made = await (isGateway(request)
+		? clientResult(services, request, { bridge, options })
+		: requestedResult(request, { bridge, signal: options.signal })
+	).catch(orShowProcess);
+	explained?.planned(made);
+	const deliver = async (): Promise<Delivered> => {
+		const result = await computeResult(made, bridge, options.signal).catch(orShowProcess);
+		const keys = await keysOf(made, bridge, options.signal);
+		explained?.built(keys.values());
+		const inlineCache = caches?.inlineFor((ref) => keys.get(ref));
+		const more = request.sessionExporters === true ? await sessionExporters(result, options) : [];
+		const responses = await runExporters([...exporters, ...more.map((each) => exporterOf(services, each))], {
 			job,
 			result,
 			warnings: verifyPlatforms(result, request.frontendOptions["platform"]),
@@ -109,10 +87,13 @@ async function attempt(
 			...(options.keepDocument === undefined ? {} : { keepDocument: options.keepDocument }),
 			...(inlineCache === undefined ? {} : { inlineCache }),
 			signal: options.signal,
-		},
-	);
+		});
+		return { responses, keys: [...keys.values()] };
+	};
+	// A damaged layer of an imported cache may be found when an exporter reads it.
+	const { responses: exporterResponses, keys } = await bridge.refs.withFiles(deliver, options.signal);
 	const exporterResponse: Record<string, string> = Object.assign({}, ...exporterResponses);
-	Object.assign(exporterResponse, await caches?.export([...keys.values()]));
+	Object.assign(exporterResponse, await caches?.export(keys));
 	Object.assign(exporterResponse, await mounts?.export(job));
 	const decoder = new TextDecoder();
 	for (const [key, value] of Object.entries(made.metadata)) {
@@ -276,6 +257,13 @@ function chooseFrontend({ frontend = "", frontendOptions: options }: BuildReques
 	return frontend === "gateway.v0" && source === "dockerfile.v0" && !isNamed
 		? { frontend: source, options: rest }
 		: { frontend, options };
+}
+
+interface Delivered {
+	/** Of each exporter. */
+	readonly responses: readonly Readonly<Record<string, string>>[];
+	/** Of each tree, for caches. */
+	readonly keys: readonly (readonly CacheKey[])[];
 }
 
 /** All trees, at the same time. */

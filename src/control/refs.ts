@@ -17,31 +17,44 @@ export interface BuildRefs extends AsyncDisposable {
 	output(ref: FrontendRef, signal: AbortSignal): Promise<Output>;
 	/** The keys that the tree is known under, for caches; undefined for the empty one. */
 	built(ref: FrontendRef, signal: AbortSignal): Promise<BuiltEdge<Output> | undefined>;
+	/**
+	 * Work on trees that needs files: where it fails because an imported cache does not have what it said, it is done again with trees
+	 * that were made instead. A lazy tree is only known to be whole when its files are there.
+	 */
+	withFiles<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T>;
 }
 
 export interface LoadedGraph {
 	readonly edge: Edge;
 	/** Imported caches for this graph. */
 	readonly sources: readonly CacheSource<Output>[];
-	/** Asked about an error: true if it came from an imported cache, which by now does not offer again what it does not have. */
-	readonly isWorthRetrying?: (error: unknown) => boolean;
 }
 
-export function createBuildRefs(job: Job<Output>, worker: ControllerServices["worker"]): BuildRefs {
+/** `dropLost` is asked about an error: true if it came from an imported cache, which does not offer any more what it does not have. */
+export function createBuildRefs(
+	job: Job<Output>,
+	worker: ControllerServices["worker"],
+	dropLost: (error: unknown) => boolean,
+): BuildRefs {
 	type Build = (signal: AbortSignal) => Promise<BuiltEdge<Output> | undefined>;
 	const builds = new WeakMap<FrontendRef, Build>();
 	const held: BuiltEdge<Output>[] = [];
+	/** Forget the tree that a ref stands for. */
+	const forgets: (() => void)[] = [];
 	let closed = false;
 	const flights = createSingleFlight<object, BuiltEdge<Output> | undefined>();
 
 	function refOf(definition: Definition, build: Build): FrontendRef {
 		const output = async (signal: AbortSignal): Promise<Output> => (await build(signal))?.result;
+		const reader = createRefReader(output, worker);
 		const ref: FrontendRef = {
 			definition,
 			evaluate: async ({ signal }) => {
 				await build(signal);
 			},
-			...createRefReader(output, worker),
+			readFile: (path, options) => withFiles(() => reader.readFile(path, options), options.signal),
+			readDirectory: (path, options) => withFiles(() => reader.readDirectory(path, options), options.signal),
+			stat: (path, options) => withFiles(() => reader.stat(path, options), options.signal),
 		};
 		builds.set(ref, build);
 		return ref;
@@ -55,22 +68,30 @@ export function createBuildRefs(job: Job<Output>, worker: ControllerServices["wo
 		return build(signal);
 	}
 
-	async function buildGraph(graph: LoadedGraph, signal: AbortSignal): Promise<BuiltEdge<Output>> {
+	/** Ends, since each time there is less that may be lost. */
+	async function withFiles<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
 		for (;;) {
 			try {
-				return await job.build(graph.edge, { signal, sources: graph.sources });
+				return await work();
 			} catch (error) {
-				if (signal.aborted || graph.isWorthRetrying?.(error) !== true) {
+				if (signal.aborted || !dropLost(error)) {
 					throw error;
 				}
-				await job.forgetLost();
+				await job.forgetLost({ signal });
+				for (const forget of forgets) {
+					forget();
+				}
 			}
 		}
 	}
 
 	return {
 		make(definition, load) {
+			// Whoever works with a tree that was forgotten since may go on: it stays held.
 			let done: { readonly edge: BuiltEdge<Output> | undefined } | undefined;
+			forgets.push(() => {
+				done = undefined;
+			});
 			const key = {};
 			return refOf(definition, async (signal) => {
 				if (done !== undefined) {
@@ -81,7 +102,12 @@ export function createBuildRefs(job: Job<Output>, worker: ControllerServices["wo
 					key,
 					async (shared) => {
 						const graph = await load(shared);
-						const edge = graph && (await buildGraph(graph, shared));
+						const edge =
+							graph &&
+							(await withFiles(
+								() => job.build(graph.edge, { signal: shared, sources: graph.sources }),
+								shared,
+							));
 						if (edge !== undefined && closed) {
 							await edge.release();
 							throw canceled();
@@ -103,6 +129,7 @@ export function createBuildRefs(job: Job<Output>, worker: ControllerServices["wo
 		},
 		output: async (ref, signal) => (await built(ref, signal))?.result,
 		built,
+		withFiles,
 		async [Symbol.asyncDispose]() {
 			closed = true;
 			await Promise.all(held.splice(0).map((each) => each.release()));

@@ -191,3 +191,28 @@ test("push: a blob that was damaged on disk is removed and named", () =>
 		assert.equal(await services.content.info(parseDigest(top.digest)), undefined);
 		assert.equal(registry.blobs.has(sha256(Buffer.alloc(bytes.length))), false);
 	}));
+
+test("push: bytes that come from elsewhere and are not the layer's are known as such when the registry refuses them", () =>
+	withRegistry(async (registry, services) => {
+		const ref = fakeRef([top]);
+		const wrong: typeof ref = {
+			...ref,
+			blobs: async (options) =>
+				(await ref.blobs(options)).map((blob) => ({
+					...blob,
+					provider: {
+						read: async function* () {
+							yield Buffer.alloc(blob.descriptor.size);
+						},
+					},
+				})),
+		};
+		const made = buildResult([platformResult(host, wrong)]);
+		await assert.rejects(push(services, { name: `${registry.host}/a:1` }, made), (thrown) => {
+			assert.match(
+				String(thrown),
+				/failed to push .*: layer sha256:\w+ to push has other bytes where it comes from/,
+			);
+			return hasCode(thrown, "data-loss");
+		});
+	}));

@@ -1,7 +1,8 @@
 import type { LayerBlob } from "../cache/cache.ts";
 import type { BlobSources } from "../content/blob-sources.ts";
 import { chunksOf, verifyBlob } from "../content/bytes.ts";
-import { SlipwayError, toError, wrap } from "../errors/errors.ts";
+import type { ReadOptions } from "../content/content.ts";
+import { hasCode, SlipwayError, toError, wrap } from "../errors/errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { Digest } from "../oci/digest.ts";
 import {
@@ -81,6 +82,23 @@ export function checkByDigest(name: string): void {
 	}
 }
 
+/** Throws `data-loss` if the bytes that could not be sent are not the layer's: of our own always, of a far place's if they were `refused`. */
+async function checkBytes(
+	{ descriptor, provider }: LayerBlob,
+	content: ExporterServices["content"],
+	{ refused, signal }: { readonly refused: boolean; readonly signal: AbortSignal },
+): Promise<void> {
+	const { digest } = descriptor;
+	const isHere = (await content.info(digest)) !== undefined;
+	const bytes = { read: (_: Digest, options: ReadOptions) => provider.read(descriptor, options) };
+	if ((!isHere && !refused) || (await verifyBlob(isHere ? content : bytes, digest, { signal }))) {
+		return;
+	}
+	throw isHere
+		? await discardDamaged(content, { digest, found: "its bytes have another digest" })
+		: new SlipwayError("data-loss", `layer ${digest} to push has other bytes where it comes from`);
+}
+
 /** One thing to send: a config that is in memory, or a layer. */
 interface Piece {
 	readonly descriptor: Pick<Descriptor, "digest" | "size">;
@@ -106,10 +124,8 @@ async function pushBlobs(
 			});
 		} catch (thrown) {
 			// The registry judges what it gets; only after a failure is there a reason to look at our own bytes.
-			const isHere = layer !== undefined && (await content.info(descriptor.digest)) !== undefined;
-			if (isHere && !any.aborted && !(await verifyBlob(content, descriptor.digest, { signal: any }))) {
-				const { digest } = descriptor;
-				throw await discardDamaged(content, { digest, found: "its bytes have another digest" });
+			if (layer !== undefined && !any.aborted) {
+				await checkBytes(layer, content, { refused: hasCode(thrown, "invalid-argument"), signal: any });
 			}
 			throw toError(thrown);
 		}

@@ -162,6 +162,7 @@ export function createImportedSource(chains: CacheChains, options: ImportedSourc
 		}
 	}
 	const lost = new Set<string>();
+	const lostBlobs = new Set<Digest>();
 	const keys: KeyReader = {
 		targets: (from, { input, output, digest, selector }) =>
 			links.get(linkName(from, input, selector ?? "", recordDigest({ digest, output }))) ?? [],
@@ -197,6 +198,7 @@ export function createImportedSource(chains: CacheChains, options: ImportedSourc
 					})),
 					{
 						provider: read.provider(result.layers),
+						isLost: (digest) => lostBlobs.has(digest),
 						description: top?.description ?? `imported ${top?.descriptor.digest}`,
 						createdAt: result.createdAt,
 						signal,
@@ -208,6 +210,9 @@ export function createImportedSource(chains: CacheChains, options: ImportedSourc
 		dropLost: (error) => {
 			const before = lost.size;
 			const suspects = hasCode(error, "data-loss") ? read.begun : read.lost;
+			for (const digest of suspects) {
+				lostBlobs.add(digest);
+			}
 			for (const [id, { layers }] of results) {
 				if (layers.some(({ descriptor }) => suspects.has(descriptor.digest))) {
 					lost.add(id);

@@ -354,13 +354,13 @@ test("a job lets go of imported results that turn out to be lost, and makes them
 	await assert.rejects(job.build(edge, { signal, sources: [source] }), /layer is gone/);
 	assert.deepEqual(ran, []);
 	assert.equal(dropLost(new SlipwayError("data-loss", "layer is gone")), false, "nothing was read");
-	await job.forgetLost();
+	await job.forgetLost({ signal });
 	failing.add("fails once");
 	await assert.rejects(job.build(edge, { signal, sources: [source] }), /layer is gone/);
 	assert.deepEqual(ran, [], "what is not lost stays");
 	isLost = true;
 	second.kept.clear();
-	await job.forgetLost();
+	await job.forgetLost({ signal });
 	await job.build(edge, { signal, sources: [source] });
 	assert.deepEqual(ran, ["image", "first", "fails once"]);
 });

@@ -34,8 +34,10 @@ export class EdgeState<R> {
 	readonly #result: SharedQuestion<Outcome<R>>;
 	/** Ids of records that could not be loaded. */
 	readonly #damaged = new Map<CacheSource<R>, Set<string>>();
-	/** What the result was loaded from; undefined if it was made here. */
-	#loaded: Candidate<R> | undefined;
+	/** Where an imported result came from. */
+	#imported: Candidate<R> | undefined;
+	/** What the local store knows the result by. */
+	#kept: ResultRecord | undefined;
 	#closed = false;
 
 	constructor(vertex: VertexState<R>, index: number) {
@@ -80,14 +82,32 @@ export class EdgeState<R> {
 		}
 	}
 
-	async forgetLost(): Promise<void> {
-		const loaded = this.#loaded;
-		const isImported = loaded !== undefined && loaded.source !== this.vertex.graph.local;
-		if (isImported && this.#result.value !== undefined && !(await this.#exists(loaded))) {
-			this.#loaded = undefined;
-			this.#discard(loaded);
-			this.#result.forget();
+	/** True if the result turned out to be none, and is let go: it is looked up anew, and made if need be. */
+	async forgetLost(scope: Scope): Promise<boolean> {
+		if (this.#result.value === undefined || !(await this.#isLost(scope))) {
+			return false;
 		}
+		if (this.#imported !== undefined) {
+			this.#discard(this.#imported);
+			this.#imported = undefined;
+		}
+		this.#result.forget();
+		return true;
+	}
+
+	async #isLost(scope: Scope): Promise<boolean> {
+		if (this.#imported !== undefined && !(await this.#exists(this.#imported))) {
+			return true;
+		}
+		if (this.#kept === undefined) {
+			return false;
+		}
+		const { results, handling } = this.vertex.graph;
+		const loaded = await results.load(this.#kept, { signal: scope.signal });
+		if (loaded !== undefined) {
+			await handling.release(loaded.result);
+		}
+		return loaded === undefined;
 	}
 
 	async close(): Promise<void> {
@@ -296,7 +316,7 @@ export class EdgeState<R> {
 			this.#discard(candidate);
 			return undefined;
 		}
-		this.#loaded = candidate;
+		this.#imported = source === this.vertex.graph.local ? undefined : candidate;
 		const keys = [...candidate.places.keys()];
 		const outcome = {
 			result: loaded.result,
@@ -466,6 +486,7 @@ export class EdgeState<R> {
 				const ids = this.keys.map((key) => storeKey(key, store));
 				const isKnown = record !== undefined || ids.every((list) => list.length === 0);
 				const kept = isKnown ? record : await results.save(outcome.result);
+				this.#kept = kept;
 				for (const [index, key] of this.keys.entries()) {
 					for (const id of ids[index] ?? []) {
 						key.addId(store, id);

@@ -54,8 +54,10 @@ export class SolverJob<R> implements Job<R> {
 		);
 	}
 
-	async forgetLost(): Promise<void> {
-		await Promise.all([...this.held].map((state) => state.forgetLost()));
+	forgetLost({ signal }: { readonly signal: AbortSignal }): Promise<void> {
+		return this.#run(signal, async (scope) => {
+			await Promise.all([...this.held].map((state) => state.forgetLost(scope)));
+		});
 	}
 
 	step<T>(options: StepOptions, work: (context: StepContext) => Promise<T>): Promise<T> {

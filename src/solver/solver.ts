@@ -77,10 +77,10 @@ export interface Job<R> extends AsyncDisposable {
 	 */
 	build(edge: Edge, options: BuildOptions<R>): Promise<BuiltEdge<R>>;
 	/**
-	 * Results that came from an imported cache which does not have them any more are let go, so that the next build of this job
-	 * makes them anew: a lazy result may turn out to be none when its files are wanted.
+	 * Results that their caches do not have any more are let go, so that the next build of this job makes them anew: a lazy
+	 * result may turn out to be none when its files are wanted.
 	 */
-	forgetLost(): Promise<void>;
+	forgetLost(options: { readonly signal: AbortSignal }): Promise<void>;
 	/**
 	 * Runs `work` as a pseudo-vertex, for what is no op but is shown as a step: loading metadata of an image,
 	 * exporting. Its digest is that of `id`, its events go to this job only.

@@ -78,8 +78,13 @@ export class VertexState<R> {
 		}
 	}
 
-	async forgetLost(): Promise<void> {
-		await Promise.all(this.#edges.map((edge) => edge?.forgetLost()));
+	async forgetLost(scope: Scope): Promise<void> {
+		const lost = await Promise.all(this.#edges.map((edge) => edge?.forgetLost(scope)));
+		const { execution } = this;
+		if (execution !== undefined && lost.includes(true)) {
+			this.execution = undefined;
+			await execution.leave(this);
+		}
 	}
 
 	/** A new build begins to hold the vertex: it does not inherit failures. */
