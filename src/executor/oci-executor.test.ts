@@ -7,6 +7,7 @@ import {
 	readdirSync,
 	readFileSync,
 	rmSync,
+	statSync,
 	symlinkSync,
 	writeFileSync,
 } from "node:fs";
@@ -124,6 +125,15 @@ test("run gives output and exit code, and leaves nothing behind", async () => {
 		true,
 		"the runtime's own mount points stay, as with BuildKit",
 	);
+});
+
+test("run leaves the mount points that every container has with plain modes, whichever runtime made them", async () => {
+	assert.equal((await run("true")).code, 0);
+	for (const name of ["dev", "proc", "sys"]) {
+		const { mode, uid, gid } = statSync(join(rootfs, name));
+		assert.deepEqual([name, mode & 0o7777, uid, gid], [name, 0o755, 0, 0]);
+		assert.deepEqual(readdirSync(join(rootfs, name)), []);
+	}
 });
 
 test("run looks up users and groups in the image, and makes the working directory theirs", async () => {

@@ -115,6 +115,10 @@ class OciExecutor implements Executor {
 					`a step cannot run as user ${user.uid}:${user.gid} here, where there is only one user id: add subordinate ids, see 'slipway doctor'`,
 				);
 			}
+			if (!run.root.readonly) {
+				// It stays in the layer, and crun would make it with a sticky bit, runc without.
+				makeDirectories(rootfs, "/dev", { mode: 0o755, uid: 0, gid: 0 });
+			}
 			makeDirectories(rootfs, run.process.cwd, { mode: 0o755, uid: user.uid, gid: user.gid });
 			const nameservers = resolvConf({
 				sharesHostNetwork: network.namespacePath === undefined,
