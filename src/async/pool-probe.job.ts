@@ -1,3 +1,4 @@
+import { threadId } from "node:worker_threads";
 import { SlipwayError } from "../errors/errors.ts";
 import { receiveBytes, sendBytes } from "./byte-channel.ts";
 import type { JobContext } from "./job.ts";
@@ -5,6 +6,7 @@ import type { JobContext } from "./job.ts";
 /** What the pool's tests ask a thread to do. */
 export type Probe =
 	| { readonly kind: "echo"; readonly value: unknown }
+	| { readonly kind: "thread" }
 	| { readonly kind: "fail" }
 	| { readonly kind: "exit" }
 	/** Never waits: only the shared flag can end it. `progress[0]` becomes 1 when it runs and 2 when it ended. */
@@ -28,6 +30,8 @@ export async function run(probe: Probe, context: JobContext): Promise<unknown> {
 			context.post("one");
 			context.post("two");
 			return probe.value;
+		case "thread":
+			return threadId;
 		case "fail":
 			throw new SlipwayError("resource-exhausted", "disk is full", {
 				details: [{ kind: "errno", errno: "ENOSPC" }],

@@ -86,6 +86,21 @@ test("a thread that dies fails its job; the next one gets a new thread", async (
 	assert.equal(await probe(pool, { kind: "echo", value: 1 }), 1);
 });
 
+test("rest ends idle threads and leaves those that work; the next job starts one", async () => {
+	await using pool = createThreadPool({ size: 2 });
+	const controller = new AbortController();
+	const { promise: waits, resolve } = Promise.withResolvers<unknown>();
+	const working = probe(pool, { kind: "wait" }, { signal: controller.signal, onMessage: resolve });
+	const idleThread = await probe(pool, { kind: "thread" });
+	await waits;
+	await pool.rest();
+	const newThread = await probe(pool, { kind: "thread" });
+	assert.notEqual(newThread, idleThread);
+	assert.equal(await probe(pool, { kind: "thread" }), newThread);
+	controller.abort();
+	await assert.rejects(working, (error) => hasCode(error, "canceled"));
+});
+
 test("a job that does not exist, input that cannot be sent and a closed pool are errors", async () => {
 	const pool = createThreadPool({ size: 1 });
 	await assert.rejects(pool.run("async/no-such-job", 1, { signal }), /no-such-job/);

@@ -30,6 +30,8 @@ export interface ThreadPool extends AsyncDisposable {
 	run<I, O>(job: string, input: I, options: RunOptions): Promise<O>;
 	/** Starts threads ahead of the first job; a thread takes some 20 ms. */
 	warm(threads?: number): void;
+	/** Ends threads that have nothing to do; the next job starts new ones. Resolves when they are gone, with their memory. */
+	rest(): Promise<void>;
 	/** Aborts what runs, fails what waits, and ends all threads. */
 	[Symbol.asyncDispose](): Promise<void>;
 }
@@ -123,6 +125,16 @@ class Pool implements ThreadPool {
 		while (!this.#closed && this.#threads.size < Math.min(threads, this.size)) {
 			this.#start();
 		}
+	}
+
+	async rest(): Promise<void> {
+		const idle = [...this.#threads].filter(({ task }) => task === undefined);
+		await Promise.all(
+			idle.map((thread) => {
+				this.#threads.delete(thread);
+				return thread.worker.terminate();
+			}),
+		);
 	}
 
 	async [Symbol.asyncDispose](): Promise<void> {

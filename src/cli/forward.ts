@@ -265,9 +265,6 @@ function sendStdin(socket: Socket): void {
 	process.stdin.on("error", finish);
 }
 
-/** The C library keeps what threads gave back, for each of them, unless it is told not to; mallopt(3). */
-const smallMemory = { MALLOC_ARENA_MAX: "2", MALLOC_TRIM_THRESHOLD_: "131072" };
-
 /** True when it listens. It works for the user from then on, and outlives this process. */
 async function startBuilder(
 	program: string,
@@ -282,7 +279,7 @@ async function startBuilder(
 			detached: true,
 			cwd: "/",
 			stdio: ["ignore", "pipe", log],
-			env: { ...process.env, ...smallMemory },
+			env: process.env,
 		} satisfies SpawnOptions;
 		const argv = [process.execPath, ...process.execArgv, program, ...args] as const;
 		const child = (
@@ -290,7 +287,7 @@ async function startBuilder(
 				? spawn(argv[0], argv.slice(1), options)
 				: await spawnInUserNamespace([...argv], {
 						...options,
-						env: { ...options.env, SLIPWAY_OUTER_VIEW: fileSystemView(process.env) },
+						env: { ...process.env, SLIPWAY_OUTER_VIEW: fileSystemView(process.env) },
 					})
 		) as ChildProcessByStdio<null, Readable, null>;
 		const start = await new Promise<BuilderStart>((settle) => {

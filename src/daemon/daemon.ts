@@ -1,5 +1,6 @@
 import { setFlagsFromString } from "node:v8";
 import type { BuilderVersion } from "../control/service.ts";
+import { keepLittleMemory } from "../sys/malloc.ts";
 import { type ApiServer, serveApi } from "./api-server.ts";
 import type { DaemonConfig } from "./config.ts";
 import { type Engine, type EngineOptions, openEngine } from "./engine.ts";
@@ -34,6 +35,7 @@ export async function startDaemon(config: DaemonConfig, options: DaemonOptions):
 	// stays small is collected often and at little cost; one that grows leaves them to full collections, a quarter of all work
 	// of a large transfer.
 	setFlagsFromString("--semi-space-growth-factor=1");
+	keepLittleMemory();
 	await using stack = new AsyncDisposableStack();
 	const engine = stack.use(await openEngine(engineOptionsOf(config, options)));
 	const stopped = Promise.withResolvers<void>();
@@ -41,7 +43,7 @@ export async function startDaemon(config: DaemonConfig, options: DaemonOptions):
 	let stopping = false;
 	let idleTimer: NodeJS.Timeout | undefined;
 	let held = 0;
-	const memory = stack.use(createMemoryKeeper());
+	const memory = stack.use(createMemoryKeeper({ rest: engine.rest }));
 	const watchIdle = (): void => {
 		clearTimeout(idleTimer);
 		if (api.running === 0) {

@@ -84,6 +84,8 @@ export interface Engine extends AsyncDisposable {
 	readonly builds: BuildRegistry;
 	/** Rejects with the first error of the build; see `Controller`. */
 	build(request: BuildRequest, options: BuildOptions): Promise<BuildResponse>;
+	/** Ends threads that have nothing to do, with the memory that they keep; later work starts them again. */
+	rest(): Promise<void>;
 	/** For what serves the engine to others. */
 	readonly parts: EngineParts;
 }
@@ -316,6 +318,9 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		builds,
 		notes,
 		build: (request, buildOptions) => controller.build(request, buildOptions),
+		async rest() {
+			await Promise.all([pool.rest(), downloads.rest()]);
+		},
 		parts: { controller, database, content, cache, pool, platforms, devices: services.devices },
 		[Symbol.asyncDispose]: () => held.disposeAsync(),
 	};
