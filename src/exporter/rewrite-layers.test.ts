@@ -34,7 +34,11 @@ async function rewrite(
 	services: TestServices,
 	attrs: Readonly<Record<string, string>>,
 	layers = [base, top, old],
-): Promise<{ readonly image: WrittenImage; readonly statuses: readonly string[] }> {
+): Promise<{
+	readonly image: WrittenImage;
+	readonly statuses: readonly string[];
+	readonly warnings: readonly string[];
+}> {
 	const { options } = parseImageOptions({
 		"rewrite-timestamp": "true",
 		"source-date-epoch": "1500000000",
@@ -48,7 +52,8 @@ async function rewrite(
 		{ ...options, services, put: async () => {} },
 		context,
 	);
-	return { image, statuses: statusNames(context.events) };
+	const warnings = context.events.flatMap((event) => (event.kind === "warning" ? [event.warning.short] : []));
+	return { image, statuses: statusNames(context.events), warnings };
 }
 
 function timesOf(tar: Uint8Array): readonly number[] {
@@ -103,6 +108,20 @@ test("rewrite-timestamp: a layer that was rewritten to the same epoch, or an exp
 	assert.equal(image.manifests[0]?.layers[0]?.digest, top.digest);
 	const without = await rewrite(services, { "source-date-epoch": "" }, [top]);
 	assert.equal(without.image.manifests[0]?.layers[0]?.digest, top.digest);
+});
+
+test("rewrite-timestamp: a layer that is no archive stays what it is, with a warning", async () => {
+	await using services = await createTestServices();
+	const strange = layerOf(Buffer.alloc(1024, "strange"));
+	const { image, warnings } = await rewrite(services, {}, [strange, top]);
+	const [first, second] = image.manifests[0]?.layers ?? [];
+	assert.equal(first?.digest, strange.digest);
+	assert.notEqual(second?.digest, top.digest);
+	assert.equal(warnings.length, 1);
+	assert.match(
+		warnings[0] ?? "",
+		/failed to rewrite layer 1 of 2 to the epoch, it is left as it is: .*invalid tar header/,
+	);
 });
 
 test("rewrite-timestamp: conflicts with unpack", async () => {

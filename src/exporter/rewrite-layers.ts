@@ -1,6 +1,6 @@
 import type { ByteSource } from "../archive/archive.ts";
 import type { LayerBlob } from "../cache/cache.ts";
-import { wrap } from "../errors/errors.ts";
+import { hasCode, toError, wrap } from "../errors/errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { Digest } from "../oci/digest.ts";
 import { parseImageConfig } from "../oci/image-config.ts";
@@ -45,7 +45,15 @@ export async function rewriteLayers(
 			try {
 				return isRewritten ? await rewriteLayer(layer, epochSeconds, options, signal) : layer;
 			} catch (thrown) {
-				throw wrap(thrown, `failed to rewrite layer ${index + 1} of ${layers.length} to the epoch`);
+				const what = `failed to rewrite layer ${index + 1} of ${layers.length} to the epoch`;
+				if (signal.aborted || !isUnreadable(thrown)) {
+					throw wrap(thrown, what);
+				}
+				// As in BuildKit, which only says so in the daemon's log. If the bytes are damaged, whoever delivers them finds that out.
+				const short = `${what}, it is left as it is: ${toError(thrown).message}`;
+				const { progress, vertex } = context;
+				progress.write({ kind: "warning", warning: { vertex, level: 1, short, detail: [] } });
+				return layer;
 			}
 		});
 		try {
@@ -56,6 +64,11 @@ export async function rewriteLayers(
 			throw thrown;
 		}
 	});
+}
+
+/** No archive that could be rewritten: a base image may have layers of kinds that only others know. */
+function isUnreadable(thrown: unknown): boolean {
+	return (["data-loss", "invalid-argument", "unimplemented"] as const).some((code) => hasCode(thrown, code));
 }
 
 function baseDiffIds(config: Uint8Array): readonly Digest[] {
