@@ -27,7 +27,7 @@ test("createMemoryKeeper waits until the daemon was idle for a while after work"
 		});
 		const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 		keeper.idle();
-		mock.timers.tick(1000);
+		mock.timers.tick(50);
 		assert.deepEqual(done, []);
 		keeper.busy();
 		keeper.idle();

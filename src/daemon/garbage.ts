@@ -25,7 +25,7 @@ export function collectGarbage(): void {
 	}
 }
 
-/** Calls are cheap: it does something once after each time that the daemon was busy. */
+/** Calls are cheap: it does something once after each time that the daemon was busy, its start included. */
 export interface MemoryKeeper extends Disposable {
 	busy(): void;
 	idle(): void;
@@ -43,7 +43,8 @@ export interface MemoryKeeperOptions {
 export function createMemoryKeeper(options: MemoryKeeperOptions): MemoryKeeper {
 	const { rest, giveBack = giveMemoryBack, delayMs = 5000 } = options;
 	let timer: NodeJS.Timeout | undefined;
-	let wasBusy = false;
+	// Starting is work.
+	let wasBusy = true;
 	async function onIdle(): Promise<void> {
 		timer = undefined;
 		wasBusy = false;
