@@ -151,15 +151,26 @@ test("errors: the source's lines, one sentence, exit code 1", () => {
 		],
 		[
 			["build", "--frontend", "dockerfile.v0", "--local", "context=/nowhere"],
-			"invalid local: /nowhere does not exist",
+			"invalid local: resolve : lstat /nowhere: no such file or directory",
 		],
 		[["build"], "empty definition sent to build. Specify --frontend instead?"],
 		[["debug", "ctl", "x"], "must specify one of --pin, --unpin, --delete"],
-		[["debug", "logs", "nosuchref"], "no such job nosuchref"],
-		[["frobnicate"], "unknown command \"frobnicate\": see 'buildctl --help' for the commands"],
+		[["debug", "logs", "nosuchref"], "rpc error: code = NotFound desc = no such job nosuchref"],
 		[
 			["--addr", "unix:///nowhere.sock", "du"],
-			'failed to dial "unix:///nowhere.sock", make sure the builder is running: connect ENOENT /nowhere.sock',
+			'failed to call diskusage: Unavailable: connection error: desc = "transport: Error while dialing: dial unix /nowhere.sock: connect: no such file or directory"',
+		],
+		[
+			["--addr", "unix:///nowhere.sock", "build", "--frontend", "dockerfile.v0", "--allow", "magic"],
+			"unknown entitlement magic",
+		],
+		[
+			["build", "--frontend", "dockerfile.v0", "--registry-auth-tlscontext", "host=x"],
+			"--registry-auth-tlscontext requires ca=<ca> or cert=<cert>,key=<key> or insecure=true",
+		],
+		[
+			["build", "--frontend", "dockerfile.v0", "--trace", "/nowhere/x"],
+			"could not write /nowhere/x: ENOENT: no such file or directory, open '/nowhere/x'",
 		],
 		[
 			["--tlsdir", "x", "--tlscert", "y", "du"],
@@ -171,6 +182,94 @@ test("errors: the source's lines, one sentence, exit code 1", () => {
 		assert.equal(said.code, 1, args.join(" "));
 		assert.equal(said.stderr, `error: ${error}\n`, args.join(" "));
 	}
+});
+
+test("a command line that is wrong in itself: said as BuildKit's client says it, with its exit codes", () => {
+	const wrong: readonly (readonly [args: readonly string[], message: string])[] = [
+		[["build", "--nosuch"], "flag provided but not defined: -nosuch"],
+		[["build", "--output"], "flag needs an argument: --output"],
+		[["du", "--verbose=x"], 'invalid value "x" for flag -verbose: parse error'],
+		[
+			["prune", "--keep-duration", "x"],
+			'invalid value "x" for flag -keep-duration: time: invalid duration "x"',
+		],
+		[
+			["prune", "--keep-storage", "x"],
+			'invalid value "x" for flag -keep-storage: strconv.ParseFloat: parsing "x": invalid syntax',
+		],
+	];
+	for (const [args, message] of wrong) {
+		const said = run(args);
+		assert.equal(said.code, 1);
+		assert.equal(said.stderr, `Incorrect Usage: ${message}\n\nerror: ${message}\n`);
+		assert.equal(said.stdout, "");
+	}
+	for (const args of [["frobnicate"], ["debug", "frobnicate"]]) {
+		const said = run(args);
+		assert.equal(said.code, 3);
+		assert.equal(said.stderr, "No help topic for 'frobnicate'\n");
+	}
+});
+
+test("build: --trace has a line of JSON for each status, --debug-json-cache-metrics counts what the cache saved", () => {
+	const args = dockerfile(bench.context({ Dockerfile: "FROM base\nRUN true\nRUN echo metrics\n" }));
+	const trace = join(bench.dir, "trace.json");
+	const metricsOf = (text: string): Record<string, number> =>
+		JSON.parse(text.trim().split("\n").at(-1) ?? "");
+	const first = good([...args, "--trace", trace, "--debug-json-cache-metrics", "stdout"]);
+	assert.match(first.stderr, /^time="[^"]+" level=info msg="tracing logs to .*trace\.json"\n/);
+	assert.match(first.stdout, /^cache miss: \[2\/3\] RUN echo metrics$/m);
+	const statuses = readFileSync(trace, "utf8")
+		.trimEnd()
+		.split("\n")
+		.map((line) => JSON.parse(line) as { readonly vertexes?: readonly object[] });
+	assert.ok(statuses.some(({ vertexes = [] }) => vertexes.length > 0));
+	const lines = statuses.length;
+	const again = good([...args, "--trace", trace, "--debug-json-cache-metrics", "metrics.json"]);
+	assert.equal(again.stdout, "");
+	assert.ok(readFileSync(trace, "utf8").trimEnd().split("\n").length > lines, "the file goes on");
+	const before = metricsOf(first.stdout);
+	const text = readFileSync(join(bench.dir, "metrics.json"), "utf8");
+	const after = metricsOf(text);
+	assert.doesNotMatch(text, /RUN/);
+	assert.deepEqual(Object.keys(after), Object.keys(before));
+	assert.equal(after["total"], before["total"]);
+	assert.equal(Number(after["user_cached"]) - Number(before["user_cached"]), 2);
+	assert.equal(Number(before["miss"]) - Number(after["miss"]), 2);
+});
+
+test("build: --proxy-network is asked of the builder, and Slipway's refuses it", () => {
+	const said = run([...dockerfile(bench.context({ Dockerfile: "FROM base\n" })), "--proxy-network"]);
+	assert.equal(said.code, 1);
+	assert.match(said.stderr, /proxy network is not supported/);
+});
+
+test("the trace that a build's history keeps has the spans of buildctl, under the one of its environment", () => {
+	const refFile = join(bench.dir, "traced-ref");
+	const traceId = "0af7651916cd43dd8448eb211c80319c";
+	good(
+		[...dockerfile(bench.context({ Dockerfile: "FROM base\nRUN echo traced\n" })), "--ref-file", refFile],
+		{
+			env: { TRACEPARENT: `00-${traceId}-b7ad6b7169203331-01` },
+		},
+	);
+	const ref = readFileSync(refFile, "utf8");
+	// It is kept when spans have stopped coming.
+	let shown = run(["debug", "logs", "--trace", ref]);
+	for (const end = performance.now() + 30_000; shown.code !== 0 && performance.now() < end; ) {
+		shown = run(["debug", "logs", "--trace", ref]);
+	}
+	const spans = shown.stdout
+		.trim()
+		.split("\n")
+		.map((line) => JSON.parse(line));
+	assert.ok(spans.every(({ SpanContext }) => SpanContext.TraceID === traceId));
+	const command = spans.find(({ Name }) => Name === "build");
+	assert.equal(command?.Parent.SpanID, "b7ad6b7169203331");
+	const call = spans.find(
+		({ Name, SpanKind }) => Name === "moby.buildkit.v1.Control/Solve" && SpanKind === 3,
+	);
+	assert.equal(call?.Parent.SpanID, command?.SpanContext.SpanID);
 });
 
 test("du, prune, histories, workers, info", () => {

@@ -50,6 +50,8 @@ export interface SolveRequest {
 	/** As on the wire: `network.host`, `security.insecure`, `device=…`. */
 	readonly entitlements: readonly string[];
 	readonly sourcePolicy?: Policy;
+	/** Steps reach the network through a proxy of the builder that records what they ask for; Slipway's builders have none. */
+	readonly proxyNetwork?: boolean;
 }
 
 export interface TypeAndAttrs {

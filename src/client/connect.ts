@@ -6,19 +6,26 @@ import { content } from "../api/services/content.ts";
 import { control } from "../api/services/control.ts";
 import type { ProgressSink } from "../progress/progress.ts";
 import type { Client } from "./client.ts";
+import type { CommandTrace } from "./command-trace.ts";
 import { type DialOptions, dial } from "./dial.ts";
 import { builderVersion, historyEvent, usageRecord, workerInfo } from "./records.ts";
 import { solve } from "./solve.ts";
 import { statusEvents } from "./status-events.ts";
 
 /** A client of the builder at an address; see `dial` for its forms. */
-export async function connectClient(address: string, options: DialOptions): Promise<Client> {
-	return clientOn(await dial(address, options));
+export async function connectClient(address: string, options: DialOptions & ClientOptions): Promise<Client> {
+	return clientOn(await dial(address, options), options);
+}
+
+export interface ClientOptions {
+	/** What the calls are a part of. */
+	readonly trace?: CommandTrace | undefined;
 }
 
 /** A client on a connection that is open. It takes the connection over. */
-export function clientOn(connection: Duplex): Client {
-	const channel = openChannel(connection);
+export function clientOn(connection: Duplex, { trace }: ClientOptions = {}): Client {
+	const plain = openChannel(connection);
+	const channel = trace?.traced(plain) ?? plain;
 	return {
 		closed: channel.closed,
 		solve: (request, options) => solve(channel, request, options),
@@ -33,7 +40,8 @@ export function clientOn(connection: Duplex): Client {
 		async diskUsage(filters, { signal }) {
 			const request = { filter: filters, ageLimit: "0" };
 			const { record } = await channel.unary(control.diskUsage, request, { signal });
-			return record.map(usageRecord);
+			// BuildKit's order, which is that of its client.
+			return record.map(usageRecord).sort((a, b) => a.size - b.size || (a.id < b.id ? -1 : 1));
 		},
 		async *prune(request, { signal }) {
 			const message: PruneMessage = {
@@ -79,7 +87,10 @@ export function clientOn(connection: Duplex): Client {
 				yield data;
 			}
 		},
-		[Symbol.asyncDispose]: () => channel[Symbol.asyncDispose](),
+		async [Symbol.asyncDispose]() {
+			await trace?.deliver(plain);
+			await plain[Symbol.asyncDispose]();
+		},
 	};
 }
 

@@ -90,6 +90,7 @@ function controlRequest(request: SolveRequest, session: string, isQuestion: bool
 		},
 		Entitlements: request.entitlements,
 		SourcePolicy: request.sourcePolicy,
+		ProxyNetwork: request.proxyNetwork ?? false,
 	};
 }
 

@@ -20,6 +20,17 @@ export interface TokenAuthorityOptions {
 	readonly auth: SessionAuth;
 	/** `DOCKER_CONFIG` and `HOME`, where the seeds are; `BUILDKIT_NO_CLIENT_TOKEN`. */
 	readonly env: Environment;
+	/** By registry: how its token server is spoken to, where the defaults do not do. */
+	readonly tls?: ReadonlyMap<string, TokenServerTls>;
+}
+
+export interface TokenServerTls {
+	/** Any certificate will do. */
+	readonly insecure: boolean;
+	/** PEM files of authorities that are trusted beside the system's. */
+	readonly authorities: readonly string[];
+	/** PEM files of certificates to show. */
+	readonly pairs: readonly { readonly cert: string; readonly key: string }[];
 }
 
 /**
@@ -27,7 +38,7 @@ export interface TokenAuthorityOptions {
  * same login is shown by a key that is made of a seed on this machine and the builder's salt: it says nothing about the
  * login, and nothing to another builder.
  */
-export function createTokenAuthority({ auth, env }: TokenAuthorityOptions): TokenAuthority {
+export function createTokenAuthority({ auth, env, tls }: TokenAuthorityOptions): TokenAuthority {
 	const key = async (
 		host: string,
 		salt: Uint8Array,
@@ -60,7 +71,7 @@ export function createTokenAuthority({ auth, env }: TokenAuthorityOptions): Toke
 			const credentials = await auth.credentials(request.host, { signal });
 			const what = credentials === undefined ? "anonymous" : "oauth";
 			try {
-				return await fetchToken(request, credentials, signal);
+				return await fetchToken(request, credentials, { signal, send: senderFor(tls?.get(request.host)) });
 			} catch (thrown) {
 				throw wrap(thrown, `failed to fetch ${what} token`);
 			}
@@ -151,14 +162,15 @@ const maxAnswerBytes = 1 << 20;
 async function fetchToken(
 	request: TokenRequest,
 	credentials: RegistryCredentials | undefined,
-	signal: AbortSignal,
+	options: { readonly signal: AbortSignal; readonly send: Send },
 ): Promise<RegistryToken> {
+	const { signal, send } = options;
 	const realm = URL.parse(request.realm);
 	if (realm === null || (realm.protocol !== "https:" && realm.protocol !== "http:")) {
 		throw new SlipwayError("invalid-argument", `invalid realm ${JSON.stringify(request.realm)}`);
 	}
 	if (credentials === undefined) {
-		return readToken(await get(realm, request, {}, signal));
+		return readToken(await get(realm, request, {}, options));
 	}
 	const form = new URLSearchParams({
 		...(credentials.kind === "identity-token"
@@ -172,7 +184,7 @@ async function fetchToken(
 	if (credentials.kind === "basic" && [401, 404, 405].includes(response.status)) {
 		await response.body?.cancel();
 		const login = Buffer.from(`${credentials.username}:${credentials.password}`).toString("base64");
-		return readToken(await get(realm, request, { authorization: `Basic ${login}` }, signal));
+		return readToken(await get(realm, request, { authorization: `Basic ${login}` }, options));
 	}
 	return readToken(response);
 }
@@ -181,7 +193,7 @@ function get(
 	realm: URL,
 	{ service, scopes }: TokenRequest,
 	headers: Readonly<Record<string, string>>,
-	signal: AbortSignal,
+	{ signal, send }: { readonly signal: AbortSignal; readonly send: Send },
 ): Promise<Response> {
 	const url = new URL(realm);
 	if (service !== "") {
@@ -193,17 +205,58 @@ function get(
 	return send(url, { headers, signal });
 }
 
-async function send(url: URL, init: RequestInit): Promise<Response> {
-	try {
-		return await fetch(url, init);
-	} catch (thrown) {
-		if (init.signal?.aborted === true) {
-			throw toError(init.signal.reason);
+type Send = (url: URL, init: RequestInit) => Promise<Response>;
+
+function senderFor(settings: TokenServerTls | undefined): Send {
+	return async (url, init) => {
+		try {
+			return await (settings === undefined ? fetch(url, init) : fetchWith(settings, url, init));
+		} catch (thrown) {
+			if (init.signal?.aborted === true) {
+				throw toError(init.signal.reason);
+			}
+			const cause = thrown instanceof Error && thrown.cause !== undefined ? thrown.cause : thrown;
+			throw new SlipwayError("unavailable", `${redactUrl(url.href)}: ${toError(cause).message}`, {
+				cause: thrown,
+			});
 		}
-		const cause = thrown instanceof Error && thrown.cause !== undefined ? thrown.cause : thrown;
-		throw new SlipwayError("unavailable", `${redactUrl(url.href)}: ${toError(cause).message}`, {
-			cause: thrown,
-		});
+	};
+}
+
+async function fetchWith(settings: TokenServerTls, url: URL, init: RequestInit): Promise<Response> {
+	const [{ Agent, fetch: fetchThrough }, { getCACertificates }] = await Promise.all([
+		import("undici"),
+		import("node:tls"),
+	]);
+	const { insecure, authorities, pairs } = settings;
+	const dispatcher = new Agent({
+		connect: {
+			rejectUnauthorized: !insecure,
+			cert: pairs.map(({ cert }) => readPem(cert)),
+			key: pairs.map(({ key }) => readPem(key)),
+			...(authorities.length === 0
+				? {}
+				: {
+						ca: [
+							...getCACertificates("bundled"),
+							...getCACertificates("system"),
+							...authorities.map((path) => readPem(path)),
+						],
+					}),
+		},
+		// For one answer.
+		keepAliveTimeout: 1,
+	});
+	// Of the same shape as Node's own, which is an older copy of it.
+	const response = await fetchThrough(url, { ...init, dispatcher } as Parameters<typeof fetchThrough>[1]);
+	return response as unknown as Response;
+}
+
+function readPem(path: string): string {
+	try {
+		return readFileSync(path, "utf8");
+	} catch (thrown) {
+		throw wrap(thrown, `failed to read ${path}`);
 	}
 }
 

@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import type { TypeAndAttrs } from "../../client/client.ts";
 import type { ContentReader } from "../../content/content.ts";
 import { openOciLayout } from "../../content/oci-layout-reader.ts";
+import type { Logger } from "../../daemon/logger.ts";
 import { SlipwayError, wrap } from "../../errors/errors.ts";
 import { csvFields } from "../../oci/csv-fields.ts";
 import { layoutOutput } from "../../session/layout-output.ts";
@@ -77,6 +78,26 @@ function typeAndAttrs(text: string, flag: string): TypeAndAttrs {
 	return { type, attrs };
 }
 
+/** `--export-cache` and `--import-cache` as `planCaches` reads them. What names no type is the name of an image, as in BuildKit's first years. */
+export function cacheOption(flag: "--export-cache" | "--import-cache", text: string, logger: Logger): string {
+	const isExport = flag === "--export-cache";
+	const mode = isExport ? ["mode=min"] : [];
+	if (!text.includes("type=")) {
+		logger.log(
+			"warning",
+			`${flag} <ref> is deprecated. Please use ${flag} type=registry,ref=<ref>,<opt>=<optval>[,<opt>=<optval>] instead${isExport ? "" : "."}`,
+		);
+		return csvLine(["type=registry", `ref=${text}`, ...mode]);
+	}
+	const { type, attrs } = typeAndAttrs(text, flag);
+	const given = Object.entries(attrs).map(([key, value]) => `${key}=${value}`);
+	return csvLine([`type=${type}`, ...given, ...(attrs["mode"] === undefined ? mode : [])]);
+}
+
+function csvLine(fields: readonly string[]): string {
+	return fields.map((field) => (/[",\n]/.test(field) ? `"${field.replaceAll('"', '""')}"` : field)).join(",");
+}
+
 /** `--opt`: a build argument without a value takes that of the environment, as does `SOURCE_DATE_EPOCH` unasked. */
 export function parseOptions(
 	texts: readonly string[],
@@ -113,7 +134,7 @@ export function parseDirectories(
 			const found = statSync(path, { throwIfNoEntry: false });
 			if (found?.isDirectory() !== true) {
 				throw invalid(
-					`invalid local: ${found === undefined ? `${value} does not exist` : `${value} not a directory`}`,
+					`invalid local: ${found === undefined ? `resolve : lstat ${path}: no such file or directory` : `stat ${path}: not a directory`}`,
 				);
 			}
 			return [name, { path }];

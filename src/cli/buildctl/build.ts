@@ -1,7 +1,9 @@
-import { appendFileSync, renameSync, writeFileSync } from "node:fs";
+import { closeSync, fstatSync, openSync, renameSync, writeFileSync, writeSync } from "node:fs";
 import { hostname } from "node:os";
 import { resolve } from "node:path";
-import type { Client, SolveRequest } from "../../client/client.ts";
+import type { SolveRequest } from "../../client/client.ts";
+import { parseEntitlement } from "../../control/entitlements.ts";
+import { createLogger, type Logger } from "../../daemon/logger.ts";
 import { SlipwayError, wrap } from "../../errors/errors.ts";
 import { decodeDefinition } from "../../llb/definition-message.ts";
 import type { Definition, OpMetadata } from "../../llb/llb.ts";
@@ -9,7 +11,9 @@ import { newIdentity } from "../../oci/identity.ts";
 import { createDisplay } from "../../progress/display.ts";
 import type { ProgressSink } from "../../progress/progress.ts";
 import { createDockerAuth } from "../../session/docker-auth.ts";
+import type { LocalSessionOptions } from "../../session/local-session.ts";
 import { createSecrets } from "../../session/secrets.ts";
+import type { SessionOutput } from "../../session/session.ts";
 import { createSshAgents } from "../../session/ssh-agent.ts";
 import { createTokenAuthority } from "../../session/token-authority.ts";
 import { planCaches } from "../cache-plan.ts";
@@ -18,7 +22,10 @@ import { metadataJson } from "../metadata-file.ts";
 import { readStdin } from "../read-stdin.ts";
 import { readPolicyFile } from "../source-policy.ts";
 import type { Terminal } from "../terminal.ts";
-import { parseDirectories, parseLayouts, parseOptions, parseOutput } from "./build-options.ts";
+import { cacheOption, parseDirectories, parseLayouts, parseOptions, parseOutput } from "./build-options.ts";
+import type { CommandContext } from "./buildctl.ts";
+import { openCacheMetrics } from "./cache-metrics.ts";
+import { parseRegistryTls } from "./registry-tls.ts";
 
 const list = (name: string, value: string, help: string, short?: string): FlagSpec => ({
 	name,
@@ -54,90 +61,64 @@ export const buildFlags: readonly FlagSpec[] = [
 	text("metadata-file", "file", "Write build metadata, such as the image digest, to a file as JSON"),
 	text("source-policy-file", "file", "Read a source policy from a JSON file"),
 	text("ref-file", "file", "Write the build's ref to a file"),
-	{
-		...text("debug-json-cache-metrics", "file", "Where to write cache metrics as JSON"),
-		missing: "the history has the numbers: buildctl debug histories --format json",
-	},
-	{
-		...list("registry-auth-tlscontext", "host=…", "TLS of a registry's token server"),
-		missing: "give the builder the registry's certificates, in its configuration",
-	},
+	text("debug-json-cache-metrics", "file", "Where to write cache metrics as JSON: stdout, stderr or a file"),
+	list(
+		"registry-auth-tlscontext",
+		"host=…",
+		"TLS towards the token server of a registry: host=HOST[,ca=FILE][,cert=FILE,key=FILE][,insecure=true]",
+	),
 	{
 		name: "proxy-network",
 		kind: "bool",
-		help: "Enforce the proxy network",
-		missing: "steps have no proxy network",
+		help: "Steps reach the network through a proxy of buildkitd; Slipway's builders refuse it",
 	},
 	{ name: "help", short: "h", kind: "bool", help: "Show this help" },
 ];
 
 /** `buildctl build`. */
-export async function build(client: Client, flags: ParsedFlags, terminal: Terminal): Promise<void> {
-	const frontend = flags.string("frontend") ?? "";
-	const outputs = flags.list("output").map((each) => parseOutput(each, terminal));
+export async function build({ client, flags, globals, terminal }: CommandContext): Promise<void> {
 	const path = (name: string): string | undefined => {
 		const value = flags.string(name);
 		return value === undefined || value === "" ? undefined : resolve(terminal.cwd, value);
 	};
-	const options: Record<string, string> = { ...parseOptions(flags.list("opt"), terminal.env) };
-	const definition = frontend === "" ? await definitionFromStdin(flags, terminal) : undefined;
-	if (frontend !== "" && flags.bool("no-cache")) {
-		options["no-cache"] = "";
+	const logger = createLogger(
+		{ format: globals.string("log-format") === "json" ? "json" : "text", level: "info" },
+		(line) => void terminal.stderr.write(line),
+	);
+	using files = new DisposableStack();
+	const traceFile = path("trace");
+	const trace = traceFile === undefined ? undefined : files.use(await openTraceFile(traceFile));
+	const metricsPlace = flags.string("debug-json-cache-metrics") ?? "";
+	const metrics =
+		metricsPlace === ""
+			? undefined
+			: files.use(openCacheMetrics(metricsPlace, resolve(terminal.cwd, metricsPlace), terminal));
+	if (traceFile !== undefined) {
+		logger.log("info", `tracing logs to ${flags.string("trace")}`);
 	}
-	if (options["requestid"] !== undefined) {
-		options["frontend.caps"] ??= "moby.buildkit.frontend.subrequests";
-	}
-	const directories = parseDirectories(flags.list("local"), terminal.cwd);
-	const caches = planCaches({
-		from: flags.list("import-cache"),
-		to: flags.list("export-cache"),
-		buildArgs: new Map(),
-		terminal,
-	});
-	const policyFile = path("source-policy-file");
-	const request: SolveRequest = {
-		ref: newIdentity(),
-		frontend: frontend === "" ? undefined : frontend,
-		frontendOptions: options,
-		frontendInputs: new Map(),
-		definition,
-		exporters: outputs,
-		cacheExports: caches.exports,
-		cacheImports: caches.imports,
-		entitlements: flags.list("allow"),
-		...(policyFile === undefined
-			? {}
-			: {
-					sourcePolicy: await readPolicyFile(policyFile, {
-						unread: `could not read ${policyFile}`,
-						invalid: `failed to unmarshal source-policy-file ${JSON.stringify(policyFile)}`,
-					}),
-				}),
-	};
+	const { request, lends, caches, outputs } = await planRequest(flags, terminal, logger);
+	const refFile = path("ref-file");
 	const display = createDisplay({
 		mode: displayMode(flags, terminal),
 		out: terminal.stderr,
 		env: terminal.env,
 	});
-	const trace = path("trace");
-	const progress = trace === undefined ? display : await traced(display, trace);
-	const refFile = path("ref-file");
-	const auth = createDockerAuth({ env: terminal.env });
+	if (metrics !== undefined) {
+		logger.log("info", `writing JSON cache metrics to ${shownFile(metricsPlace)}`);
+	}
+	const sinks = [
+		display,
+		...(trace === undefined ? [] : [trace]),
+		...(metrics === undefined ? [] : [metrics]),
+	];
 	try {
-		const response = await client.solve(request, {
-			lends: {
-				id: newIdentity(),
-				sharedKey: `${hostname()}:${directories["context"]?.path ?? terminal.cwd}`,
-				directories,
-				contentStores: { ...parseLayouts(flags.list("oci-layout"), terminal.cwd), ...caches.contentStores },
-				contentWriters: caches.contentWriters,
-				auth,
-				tokenAuthority: createTokenAuthority({ auth, env: terminal.env }),
-				secrets: createSecrets(flags.list("secret"), terminal),
-				...(flags.given("ssh") ? { ssh: createSshAgents(flags.list("ssh"), terminal) } : {}),
-				outputs: outputs.map(({ output }) => output),
-			},
-			progress,
+		const builder = await client.call(
+			"listing workers for Build: failed to list workers",
+			async (each) => each,
+		);
+		const response = await builder.solve(request, {
+			lends: { ...lends, outputs },
+			progress: { write: (event) => sinks.forEach((sink) => void sink.write(event)) },
 			signal: terminal.interrupted,
 		});
 		await caches.finish(response);
@@ -152,7 +133,84 @@ export async function build(client: Client, flags: ParsedFlags, terminal: Termin
 		if (refFile !== undefined) {
 			replaceFile(refFile, request.ref);
 		}
+		metrics?.finish();
 	}
+}
+
+/** As the file is called in BuildKit's client. */
+function shownFile(place: string): string {
+	return place === "stdout" || place === "stderr" ? `/dev/${place}` : place;
+}
+
+interface PlannedRequest {
+	readonly request: SolveRequest;
+	readonly lends: LocalSessionOptions;
+	readonly caches: ReturnType<typeof planCaches>;
+	readonly outputs: readonly (SessionOutput | undefined)[];
+}
+
+/** Throws `invalid-argument` for what is wrong with a flag, in the order in which BuildKit's client looks at them. */
+async function planRequest(flags: ParsedFlags, terminal: Terminal, logger: Logger): Promise<PlannedRequest> {
+	const { cwd, env } = terminal;
+	const frontend = flags.string("frontend") ?? "";
+	const tls = parseRegistryTls(flags.list("registry-auth-tlscontext"), cwd);
+	const ssh = flags.given("ssh") ? createSshAgents(flags.list("ssh"), terminal) : undefined;
+	const secrets = createSecrets(flags.list("secret"), terminal);
+	flags.list("allow").forEach(parseEntitlement);
+	const outputs = flags.list("output").map((each) => parseOutput(each, terminal));
+	const caches = planCaches({
+		to: flags.list("export-cache").map((each) => cacheOption("--export-cache", each, logger)),
+		from: flags.list("import-cache").map((each) => cacheOption("--import-cache", each, logger)),
+		buildArgs: new Map(),
+		terminal,
+	});
+	const policyFile = flags.string("source-policy-file") || undefined;
+	const sourcePolicy =
+		policyFile === undefined
+			? undefined
+			: await readPolicyFile(resolve(cwd, policyFile), {
+					unread: `could not read ${policyFile}`,
+					invalid: `failed to unmarshal source-policy-file ${JSON.stringify(policyFile)}`,
+				});
+	const options: Record<string, string> = { ...parseOptions(flags.list("opt"), env) };
+	const directories = parseDirectories(flags.list("local"), cwd);
+	const layouts = parseLayouts(flags.list("oci-layout"), cwd);
+	const definition = frontend === "" ? await definitionFromStdin(flags, terminal) : undefined;
+	if (frontend !== "" && flags.bool("no-cache")) {
+		options["no-cache"] = "";
+	}
+	if (options["requestid"] !== undefined) {
+		options["frontend.caps"] ??= "moby.buildkit.frontend.subrequests";
+	}
+	const auth = createDockerAuth({ env });
+	return {
+		request: {
+			ref: newIdentity(),
+			frontend: frontend === "" ? undefined : frontend,
+			frontendOptions: options,
+			frontendInputs: new Map(),
+			definition,
+			exporters: outputs,
+			cacheExports: caches.exports,
+			cacheImports: caches.imports,
+			entitlements: flags.list("allow"),
+			proxyNetwork: flags.bool("proxy-network"),
+			...(sourcePolicy === undefined ? {} : { sourcePolicy }),
+		},
+		lends: {
+			id: newIdentity(),
+			sharedKey: `${hostname()}:${directories["context"]?.path ?? cwd}`,
+			directories,
+			contentStores: { ...layouts, ...caches.contentStores },
+			contentWriters: caches.contentWriters,
+			auth,
+			tokenAuthority: createTokenAuthority({ auth, env, tls }),
+			secrets,
+			...(ssh === undefined ? {} : { ssh }),
+		},
+		caches,
+		outputs: outputs.map(({ output }) => output),
+	};
 }
 
 function displayMode(flags: ParsedFlags, { env }: Terminal): string {
@@ -161,7 +219,7 @@ function displayMode(flags: ParsedFlags, { env }: Terminal): string {
 }
 
 async function definitionFromStdin(flags: ParsedFlags, terminal: Terminal): Promise<Definition> {
-	if (terminal.stdin.isTTY === true) {
+	if (terminal.stdin.isTTY === true || isCharacterDevice(terminal.stdin as { readonly fd?: number })) {
 		throw new SlipwayError("invalid-argument", "please specify --frontend or pipe LLB definition to stdin");
 	}
 	let definition: Definition;
@@ -186,14 +244,23 @@ async function definitionFromStdin(flags: ParsedFlags, terminal: Terminal): Prom
 	return { ...definition, metadata };
 }
 
-/** Also writes what passes as `--progress rawjson` would. */
-async function traced(sink: ProgressSink, path: string): Promise<ProgressSink> {
+/** `/dev/null` as well: nobody piped anything. */
+function isCharacterDevice({ fd }: { readonly fd?: number }): boolean {
+	return fd !== undefined && fstatSync(fd).isCharacterDevice();
+}
+
+/** `--trace`: what passes, as `--progress rawjson` shows it, at the end of what the file has. */
+async function openTraceFile(path: string): Promise<ProgressSink & Disposable> {
 	const { formatSolveStatus } = await import("../../progress/raw-json.ts");
+	let file: number;
+	try {
+		file = openSync(path, "a", 0o600);
+	} catch (thrown) {
+		throw wrap(thrown, `could not write ${path}`);
+	}
 	return {
-		write(event) {
-			sink.write(event);
-			appendFileSync(path, formatSolveStatus([event]), { mode: 0o600 });
-		},
+		write: (event) => void writeSync(file, `${formatSolveStatus([event])}\n`),
+		[Symbol.dispose]: () => closeSync(file),
 	};
 }
 

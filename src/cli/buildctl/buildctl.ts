@@ -1,11 +1,11 @@
-import type { Client } from "../../client/client.ts";
-import type { DialOptions, TlsFiles } from "../../client/dial.ts";
 import { version } from "../../daemon/version.ts";
-import { findDetail, hasCode, SlipwayError, toError } from "../../errors/errors.ts";
-import { type FlagSpec, helpLines, type ParsedFlags, parseFlags } from "../flags.ts";
+import { findDetail, SlipwayError, toError } from "../../errors/errors.ts";
+import { type FlagSpec, helpLines, type ParsedFlags } from "../flags.ts";
 import type { Terminal } from "../terminal.ts";
-import { debugFlags } from "./debug.ts";
+import { address, explained, type LateClient, lateClient } from "./connect.ts";
+import { debugCommands, debugFlags } from "./debug.ts";
 import { diskUsageFlags, pruneFlags } from "./disk.ts";
+import { parseArguments } from "./usage-errors.ts";
 
 const globalFlags: readonly FlagSpec[] = [
 	{ name: "debug", kind: "bool", help: "Show where an error comes from" },
@@ -37,8 +37,6 @@ const globalFlags: readonly FlagSpec[] = [
 	{ name: "help", short: "h", kind: "bool", help: "Show this help" },
 ];
 
-const defaultAddress = "unix:///run/buildkit/buildkitd.sock";
-
 const commands: ReadonlyMap<string, string> = new Map([
 	["du", "Disk usage"],
 	["prune", "Clean up the build cache"],
@@ -52,13 +50,16 @@ const help: FlagSpec = { name: "help", short: "h", kind: "bool", help: "Show thi
 /** BuildKit's command line client: its commands, flags, messages and exit codes. */
 export async function buildctlCommand(argv: readonly string[], terminal: Terminal): Promise<number> {
 	let isDebug = false;
+	let globals: ParsedFlags | undefined;
 	try {
-		const globals = parseFlags(argv, globalFlags, { untilArgument: true });
+		globals = parseArguments(argv, globalFlags, { terminal, untilArgument: true });
 		isDebug = globals.bool("debug");
-		await run(globals, terminal);
-		return 0;
+		return await run(globals, terminal);
 	} catch (thrown) {
 		const error = toError(thrown);
+		if (globals === undefined) {
+			terminal.stdout.write(usage("buildctl", commands, globalFlags));
+		}
 		const detail = findDetail(error, "source");
 		if (detail !== undefined) {
 			const { formatSourceExcerpt } = await import("../../progress/source-excerpt.ts");
@@ -72,97 +73,135 @@ export async function buildctlCommand(argv: readonly string[], terminal: Termina
 	}
 }
 
-async function run(globals: ParsedFlags, terminal: Terminal): Promise<void> {
+async function run(globals: ParsedFlags, terminal: Terminal): Promise<number> {
 	const [command, ...rest] = globals.args;
 	if (globals.bool("version")) {
 		terminal.stdout.write(`buildctl slipway ${version}\n`);
-		return;
+		return 0;
 	}
 	const logFormat = globals.string("log-format") ?? "text";
 	if (logFormat !== "text" && logFormat !== "json" && logFormat !== "") {
 		throw new SlipwayError("invalid-argument", `unsupported log type ${JSON.stringify(logFormat)}`);
 	}
+	const own = { globals, terminal };
 	switch (command) {
 		case undefined:
 		case "help":
 		case "h":
 			terminal.stdout.write(usage("buildctl", commands, globalFlags));
-			return;
+			return 0;
 		case "build":
 		case "b": {
 			const { build, buildFlags } = await import("./build.ts");
-			await withFlags(`buildctl ${command}`, rest, buildFlags, globals, terminal, build);
-			return;
+			return await withFlags({ ...own, name: "build", argv: rest, specs: buildFlags }, build);
 		}
 		case "du": {
 			const { diskUsage } = await import("./disk.ts");
-			await withFlags("buildctl du", rest, [...diskUsageFlags, help], globals, terminal, diskUsage);
-			return;
+			return await withFlags({ ...own, name: "du", argv: rest, specs: [...diskUsageFlags, help] }, diskUsage);
 		}
 		case "prune": {
 			const { prune } = await import("./disk.ts");
-			await withFlags("buildctl prune", rest, [...pruneFlags, help], globals, terminal, prune);
-			return;
+			return await withFlags({ ...own, name: "prune", argv: rest, specs: [...pruneFlags, help] }, prune);
 		}
 		case "prune-histories": {
 			const { pruneHistories } = await import("./debug.ts");
-			const flags = [...(debugFlags["histories"] ?? []), help];
-			await withFlags("buildctl prune-histories", rest, flags, globals, terminal, pruneHistories);
-			return;
+			const specs = [...(debugFlags["histories"] ?? []), help];
+			return await withFlags({ ...own, name: "prune-histories", argv: rest, specs }, pruneHistories);
 		}
 		case "debug":
-			await runDebug(rest, globals, terminal);
-			return;
+			return await runDebug(rest, own);
 		case "dial-stdio":
 			await dialStdio(globals, terminal);
-			return;
+			return 0;
 		default:
-			throw new SlipwayError(
-				"invalid-argument",
-				`unknown command ${JSON.stringify(command)}: see 'buildctl --help' for the commands`,
-			);
+			return unknownCommand(command, terminal);
 	}
 }
 
-async function runDebug(argv: readonly string[], globals: ParsedFlags, terminal: Terminal): Promise<void> {
+interface Surroundings {
+	readonly globals: ParsedFlags;
+	readonly terminal: Terminal;
+}
+
+/** With the exit code of BuildKit's client. */
+function unknownCommand(name: string, { stderr }: Terminal): number {
+	stderr.write(`No help topic for '${name}'\n`);
+	return 3;
+}
+
+async function runDebug(argv: readonly string[], own: Surroundings): Promise<number> {
+	const { terminal } = own;
 	const [name = "", ...rest] = argv;
 	const flags = Object.hasOwn(debugFlags, name) ? debugFlags[name] : undefined;
 	if (flags === undefined) {
-		const names = Object.keys(debugFlags).join(", ");
-		if (name === "" || name === "--help" || name === "-h") {
-			terminal.stdout.write(`Usage: buildctl debug COMMAND\n\nCommands: ${names}\n`);
-			return;
+		if (name === "" || name === "help" || name === "h") {
+			terminal.stdout.write(usage("buildctl debug", debugCommands, [help]));
+			return 0;
 		}
-		throw new SlipwayError(
-			"invalid-argument",
-			`unknown command ${JSON.stringify(name)}: use one of ${names}`,
-		);
+		if (!name.startsWith("-")) {
+			return unknownCommand(name, terminal);
+		}
+		parseArguments(argv, [help], { terminal });
+		terminal.stdout.write(usage("buildctl debug", debugCommands, [help]));
+		return 0;
 	}
 	const { debug, debugOffline } = await import("./debug.ts");
+	const specs = [...flags, help];
+	const shown = `debug ${name}`;
 	if (name === "dump-llb" || name === "dump-metadata") {
-		await debugOffline(name, parseFlags(rest, flags), terminal);
-		return;
+		const parsed = parseArguments(rest, specs, { terminal });
+		if (parsed.bool("help")) {
+			terminal.stdout.write(usage(`buildctl ${shown}`, new Map(), specs));
+		} else {
+			await debugOffline(name, parsed, terminal);
+		}
+		return 0;
 	}
-	await withFlags(`buildctl debug ${name}`, rest, [...flags, help], globals, terminal, (client, parsed) =>
-		debug(name, client, parsed, terminal),
-	);
+	return await withFlags({ ...own, name: shown, argv: rest, specs }, (context) => debug(name, context));
+}
+
+/** What a command works with. */
+export interface CommandContext {
+	readonly client: LateClient;
+	readonly flags: ParsedFlags;
+	readonly globals: ParsedFlags;
+	readonly terminal: Terminal;
+}
+
+interface CommandLine extends Surroundings {
+	readonly name: string;
+	readonly argv: readonly string[];
+	readonly specs: readonly FlagSpec[];
 }
 
 async function withFlags(
-	title: string,
-	argv: readonly string[],
-	specs: readonly FlagSpec[],
-	globals: ParsedFlags,
-	terminal: Terminal,
-	action: (client: Client, flags: ParsedFlags, terminal: Terminal) => Promise<void>,
-): Promise<void> {
-	const flags = parseFlags(argv, specs);
+	{ name, argv, specs, globals, terminal }: CommandLine,
+	action: (context: CommandContext) => Promise<void>,
+): Promise<number> {
+	const flags = parseArguments(argv, specs, { terminal });
 	if (flags.bool("help")) {
-		terminal.stdout.write(usage(title, new Map(), specs));
-		return;
+		terminal.stdout.write(usage(`buildctl ${name}`, new Map(), specs));
+		return 0;
 	}
-	await using client = await connect(globals, terminal);
-	await action(client, flags, terminal);
+	const { openCommandTrace } = await import("../../client/command-trace.ts");
+	const [command = ""] = name.split(" ");
+	await using trace = openCommandTrace({
+		name: command,
+		argv: ["buildctl", command, ...argv],
+		program: { name: "buildctl", version },
+		env: terminal.env,
+		// BuildKit's client keeps quiet about it.
+		warn: () => {},
+	});
+	await using client = lateClient(globals, terminal, trace);
+	try {
+		await action({ client, flags, globals, terminal });
+		trace.end();
+		return 0;
+	} catch (thrown) {
+		trace.end(toError(thrown).message);
+		throw thrown;
+	}
 }
 
 function usage(title: string, names: ReadonlyMap<string, string>, flags: readonly FlagSpec[]): string {
@@ -175,73 +214,6 @@ function usage(title: string, names: ReadonlyMap<string, string>, flags: readonl
 		...helpLines(flags),
 		"",
 	].join("\n");
-}
-
-function address(globals: ParsedFlags, { env }: Terminal): string {
-	return globals.string("addr") || env["BUILDKIT_HOST"] || defaultAddress;
-}
-
-async function connect(globals: ParsedFlags, terminal: Terminal): Promise<Client> {
-	const { connectClient } = await import("../../client/connect.ts");
-	const target = address(globals, terminal);
-	const tls = await tlsOf(globals);
-	const timeoutMs = Number(globals.string("timeout") ?? 5) * 1000;
-	if (!(timeoutMs >= 0)) {
-		throw new SlipwayError("invalid-argument", `invalid --timeout ${globals.string("timeout")}: use seconds`);
-	}
-	const deadline = AbortSignal.timeout(timeoutMs);
-	const options: DialOptions = {
-		env: terminal.env,
-		signal: AbortSignal.any([terminal.interrupted, deadline]),
-		...(tls === undefined ? {} : { tls }),
-	};
-	for (;;) {
-		try {
-			const client = await connectClient(target, options);
-			if (globals.bool("wait")) {
-				await client.info({ signal: options.signal });
-			}
-			return client;
-		} catch (thrown) {
-			const isLater = hasCode(thrown, "unavailable") && globals.bool("wait") && !options.signal.aborted;
-			if (!isLater) {
-				throw deadline.aborted
-					? new SlipwayError(
-							"deadline-exceeded",
-							`failed to dial ${JSON.stringify(target)}, make sure the builder is running: no answer within ${timeoutMs / 1000} s`,
-							{ cause: thrown },
-						)
-					: thrown;
-			}
-			await new Promise((wake) => setTimeout(wake, 1000));
-		}
-	}
-}
-
-async function tlsOf(globals: ParsedFlags): Promise<TlsFiles | undefined> {
-	const [ca, cert, key] = ["tlscacert", "tlscert", "tlskey"].map((name) => globals.string(name) || undefined);
-	const directory = globals.string("tlsdir") ?? "";
-	const serverName = globals.string("tlsservername") || undefined;
-	const named = serverName === undefined ? {} : { serverName };
-	if (directory !== "") {
-		if (ca !== undefined || cert !== undefined || key !== undefined) {
-			throw new SlipwayError(
-				"invalid-argument",
-				"cannot specify tlsdir and tlscacert/tlscert/tlskey at the same time",
-			);
-		}
-		const { tlsDirectory } = await import("../../client/dial.ts");
-		return { ...tlsDirectory(directory), ...named };
-	}
-	if (ca === undefined && cert === undefined && key === undefined) {
-		return undefined;
-	}
-	return {
-		...named,
-		...(ca === undefined ? {} : { ca }),
-		...(cert === undefined ? {} : { cert }),
-		...(key === undefined ? {} : { key }),
-	};
 }
 
 /** Joins standard input and output with the builder's socket: the far end of `docker-container://` and its like. */
@@ -257,7 +229,11 @@ async function dialStdio(globals: ParsedFlags, terminal: Terminal): Promise<void
 		);
 	}
 	const { dial } = await import("../../client/dial.ts");
-	const connection = await dial(target, { env: terminal.env, signal: terminal.interrupted });
+	const connection = await dial(target, { env: terminal.env, signal: terminal.interrupted }).catch(
+		(thrown: unknown) => {
+			throw explained(thrown, target);
+		},
+	);
 	const stop = (): void => void connection.destroy();
 	terminal.interrupted.addEventListener("abort", stop);
 	terminal.stdin.on("data", (chunk) => {

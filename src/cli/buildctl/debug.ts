@@ -1,14 +1,15 @@
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
-import type { Client, HistoryEvent, HistoryRecord, WorkerInfo } from "../../client/client.ts";
+import type { HistoryEvent, HistoryRecord, WorkerInfo } from "../../client/client.ts";
 import { SlipwayError, wrap } from "../../errors/errors.ts";
 import type { Descriptor } from "../../oci/descriptor.ts";
-import { parseDigest } from "../../oci/digest.ts";
+import { isDigest } from "../../oci/digest.ts";
 import { formatGoDuration } from "../../oci/go-duration.ts";
 import { formatPlatform, normalizePlatform } from "../../oci/platform.ts";
 import type { FlagSpec, ParsedFlags } from "../flags.ts";
 import { readStdin } from "../read-stdin.ts";
 import type { Terminal } from "../terminal.ts";
+import type { CommandContext } from "./buildctl.ts";
 import { templateOf } from "./disk.ts";
 import { historyStruct, infoStruct, workerStruct } from "./records.ts";
 import { tabTable } from "./tab-table.ts";
@@ -46,18 +47,29 @@ export const debugFlags: Readonly<Record<string, readonly FlagSpec[]>> = {
 	histories: [format],
 };
 
+/** What they are for. */
+export const debugCommands: ReadonlyMap<string, string> = new Map([
+	["dump-llb", "Show a graph in text form; needs no builder"],
+	["dump-metadata", "Show buildkitd's own database (not Slipway's)"],
+	["workers", "List workers"],
+	["info", "Show the builder's version"],
+	["monitor", "Show builds as they come and go"],
+	["logs", "Show the log of a build"],
+	["ctl", "Pin, unpin or delete the record of a build"],
+	["get", "Write a blob of the builder to standard output"],
+	["histories", "List the records of builds"],
+]);
+
 /** `buildctl debug NAME`. Those that need no builder are in `debugOffline`. */
-export async function debug(
-	name: string,
-	client: Client,
-	flags: ParsedFlags,
-	terminal: Terminal,
-): Promise<void> {
+export async function debug(name: string, context: CommandContext): Promise<void> {
+	const { client, flags, terminal } = context;
 	const { stdout } = terminal;
 	const options = { signal: terminal.interrupted };
 	switch (name) {
 		case "workers": {
-			const workers = await client.workers(flags.list("filter"), options);
+			const workers = await client.call("failed to list workers", (builder) =>
+				builder.workers(flags.list("filter"), options),
+			);
 			const template = templateOf(flags);
 			if (template !== undefined) {
 				stdout.write(`${template(workers.map(workerStruct))}\n`);
@@ -69,7 +81,7 @@ export async function debug(
 			break;
 		}
 		case "info": {
-			const info = await client.info(options);
+			const info = await client.call("failed to call info", (builder) => builder.info(options));
 			const template = templateOf(flags);
 			const version = info.version;
 			const lines = [
@@ -85,20 +97,20 @@ export async function debug(
 			break;
 		}
 		case "histories":
-			await histories(client, flags, terminal);
+			await histories(context);
 			break;
 		case "monitor":
-			await monitor(client, flags, terminal);
+			await monitor(context);
 			break;
 		case "logs":
-			await logs(client, flags, terminal);
+			await logs(context);
 			break;
 		case "ctl":
-			await control(client, flags, terminal);
+			await control(context);
 			break;
 		case "get": {
-			const digest = parseDigest(argument(flags, "blob digest must be specified"));
-			for await (const chunk of client.readBlob(digest, options)) {
+			const digest = digestOf(argument(flags, "blob digest must be specified"));
+			for await (const chunk of client.stream("", (builder) => builder.readBlob(digest, options))) {
 				await stdout.writeBytes(chunk);
 			}
 			break;
@@ -119,6 +131,13 @@ export async function debugOffline(name: string, flags: ParsedFlags, terminal: T
 	const bytes =
 		file === undefined || file === "-" ? await readStdin(terminal) : readFile(resolve(terminal.cwd, file));
 	terminal.stdout.write(dumpDefinition(bytes, { dot: flags.bool("dot") }));
+}
+
+function digestOf(text: string): string {
+	if (!isDigest(text)) {
+		throw new SlipwayError("invalid-argument", "invalid checksum digest format");
+	}
+	return text;
 }
 
 function readFile(path: string): Uint8Array {
@@ -190,15 +209,14 @@ function exactBytes(bytes: number): string {
 	return `${bytes / 1000 ** unit}${units[unit]}`;
 }
 
-async function histories(
-	client: Client,
-	flags: ParsedFlags,
-	{ stdout, interrupted }: Terminal,
-): Promise<void> {
+async function histories({ client, flags, terminal }: CommandContext): Promise<void> {
+	const { stdout, interrupted } = terminal;
 	const template = templateOf(flags);
 	const titles = ["TYPE", "REF", "CREATED", "COMPLETED", "GENERATION", "PINNED"];
 	let isFirst = true;
-	for await (const event of client.history({ earlyExit: true }, { signal: interrupted })) {
+	for await (const event of client.stream(undefined, (builder) =>
+		builder.history({ earlyExit: true }, { signal: interrupted }),
+	)) {
 		if (template !== undefined) {
 			stdout.write(`${template(historyStruct(event))}\n`);
 		} else {
@@ -213,7 +231,7 @@ async function histories(
 }
 
 /** `buildctl prune-histories`: deletes the records that are not pinned. */
-export async function pruneHistories(client: Client, flags: ParsedFlags, terminal: Terminal): Promise<void> {
+export async function pruneHistories({ client, flags, terminal }: CommandContext): Promise<void> {
 	const { stdout, interrupted } = terminal;
 	const template = templateOf(flags);
 	const titles = ["TYPE", "REF", "CREATED", "COMPLETED", "GENERATION"];
@@ -222,12 +240,16 @@ export async function pruneHistories(client: Client, flags: ParsedFlags, termina
 		stdout.write(tabTable([titles]));
 	}
 	const failures: unknown[] = [];
-	for await (const event of client.history({ earlyExit: true }, options)) {
+	for await (const event of client.stream(undefined, (builder) =>
+		builder.history({ earlyExit: true }, options),
+	)) {
 		if (event.record.pinned) {
 			continue;
 		}
 		try {
-			await client.updateHistory({ ref: event.record.ref, delete: true }, options);
+			await client.call("", (builder) =>
+				builder.updateHistory({ ref: event.record.ref, delete: true }, options),
+			);
 		} catch (thrown) {
 			failures.push(thrown);
 			continue;
@@ -269,9 +291,12 @@ function localTime(milliseconds: number | undefined): string {
 		: `${shifted}${offset < 0 ? "-" : "+"}${two(Math.floor(distance / 60))}:${two(distance % 60)}`;
 }
 
-async function monitor(client: Client, flags: ParsedFlags, { stdout, interrupted }: Terminal): Promise<void> {
+async function monitor({ client, flags, terminal }: CommandContext): Promise<void> {
+	const { stdout, interrupted } = terminal;
 	const request = { activeOnly: !flags.bool("completed"), ref: flags.string("ref") ?? "" };
-	for await (const { type, record } of client.history(request, { signal: interrupted })) {
+	for await (const { type, record } of client.stream(undefined, (builder) =>
+		builder.history(request, { signal: interrupted }),
+	)) {
 		stdout.write(
 			[
 				`event: ${type.toUpperCase()} ref:${record.ref}`,
@@ -295,15 +320,18 @@ function blobLines(record: HistoryRecord): readonly string[] {
 	];
 }
 
-async function logs(client: Client, flags: ParsedFlags, terminal: Terminal): Promise<void> {
+async function logs({ client, flags, terminal }: CommandContext): Promise<void> {
 	const ref = argument(flags, "build ref must be specified");
 	const options = { signal: terminal.interrupted };
 	if (flags.bool("trace")) {
-		for await (const { record } of client.history({ ref, earlyExit: true }, options)) {
+		for await (const { record } of client.stream(undefined, (builder) =>
+			builder.history({ ref, earlyExit: true }, options),
+		)) {
 			if (record.trace === undefined) {
 				throw new SlipwayError("not-found", `ref ${ref} does not have trace`);
 			}
-			for await (const chunk of client.readBlob(record.trace.digest, options)) {
+			const { digest } = record.trace;
+			for await (const chunk of client.stream("", (builder) => builder.readBlob(digest, options))) {
 				await terminal.stdout.writeBytes(chunk);
 			}
 			return;
@@ -317,13 +345,13 @@ async function logs(client: Client, flags: ParsedFlags, terminal: Terminal): Pro
 		env: terminal.env,
 	});
 	try {
-		await client.status(ref, display, options);
+		await client.call(undefined, (builder) => builder.status(ref, display, options));
 	} finally {
 		display.end();
 	}
 }
 
-async function control(client: Client, flags: ParsedFlags, { interrupted }: Terminal): Promise<void> {
+async function control({ client, flags, terminal }: CommandContext): Promise<void> {
 	const ref = argument(flags, "build ref must be specified");
 	const [pin, unpin, remove] = [flags.bool("pin"), flags.bool("unpin"), flags.bool("delete")];
 	const fail = (message: string): never => {
@@ -338,5 +366,7 @@ async function control(client: Client, flags: ParsedFlags, { interrupted }: Term
 	if (remove && (pin || unpin)) {
 		fail("cannot specify --delete with --pin or --unpin");
 	}
-	await client.updateHistory({ ref, pinned: pin, delete: remove }, { signal: interrupted });
+	await client.call("", (builder) =>
+		builder.updateHistory({ ref, pinned: pin, delete: remove }, { signal: terminal.interrupted }),
+	);
 }

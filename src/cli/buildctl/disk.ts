@@ -1,8 +1,8 @@
-import type { Client, UsageRecord } from "../../client/client.ts";
+import type { UsageRecord } from "../../client/client.ts";
 import { parseGoDuration } from "../../oci/go-duration.ts";
 import { formatBytes } from "../../progress/number-text.ts";
 import type { FlagSpec, ParsedFlags } from "../flags.ts";
-import type { Terminal } from "../terminal.ts";
+import type { CommandContext } from "./buildctl.ts";
 import { GoTime, parseTemplate } from "./go-template.ts";
 import { usageStruct } from "./records.ts";
 import { tabTable } from "./tab-table.ts";
@@ -29,10 +29,12 @@ export const pruneFlags: readonly FlagSpec[] = [
 	{ name: "free-storage", kind: "string", value: "MB", help: "Keep this much of the disk free" },
 ];
 
-export async function diskUsage(client: Client, flags: ParsedFlags, terminal: Terminal): Promise<void> {
+export async function diskUsage({ client, flags, terminal }: CommandContext): Promise<void> {
 	const filters = flags.list("filter");
 	const template = templateOf(flags);
-	const records = await client.diskUsage(filters, { signal: terminal.interrupted });
+	const records = await client.call("failed to call diskusage", (builder) =>
+		builder.diskUsage(filters, { signal: terminal.interrupted }),
+	);
 	if (template !== undefined) {
 		terminal.stdout.write(`${template(records.map(usageStruct))}\n`);
 		return;
@@ -43,19 +45,19 @@ export async function diskUsage(client: Client, flags: ParsedFlags, terminal: Te
 	}
 }
 
-export async function prune(client: Client, flags: ParsedFlags, terminal: Terminal): Promise<void> {
+export async function prune({ client, flags, terminal }: CommandContext): Promise<void> {
 	const template = templateOf(flags);
 	const duration = flags.string("keep-duration");
-	const removed = client.prune(
-		{
-			filters: flags.list("filter"),
-			all: flags.bool("all"),
-			...(duration === undefined ? {} : { keepDuration: BigInt(parseGoDuration(duration)) }),
-			reservedSpace: megabytes(flags, "keep-storage-min"),
-			maxUsedSpace: megabytes(flags, "keep-storage"),
-			minFreeSpace: megabytes(flags, "free-storage"),
-		},
-		{ signal: terminal.interrupted },
+	const request = {
+		filters: flags.list("filter"),
+		all: flags.bool("all"),
+		...(duration === undefined ? {} : { keepDuration: BigInt(parseGoDuration(duration)) }),
+		reservedSpace: megabytes(flags, "keep-storage-min"),
+		maxUsedSpace: megabytes(flags, "keep-storage"),
+		minFreeSpace: megabytes(flags, "free-storage"),
+	};
+	const removed = client.stream("failed to call prune", (builder) =>
+		builder.prune(request, { signal: terminal.interrupted }),
 	);
 	let total = 0;
 	let isFirst = true;
