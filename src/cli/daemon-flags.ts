@@ -28,7 +28,7 @@ export const daemonFlags: readonly FlagSpec[] = [
 	text("root", "State directory (default $SLIPWAY_ROOT, else /var/lib/slipway)", "dir"),
 	list(
 		"addr",
-		"Address to listen at: unix://, tcp://, fd:// (default unix:///run/buildkit/buildkitd.sock)",
+		"Address to listen at: unix://, tcp://, fd://[number|name] (default unix:///run/buildkit/buildkitd.sock)",
 		"address",
 	),
 	text("group", "Group, by name or number, that owns unix sockets", "group"),

@@ -9,7 +9,7 @@ import { after, test } from "node:test";
 import { connect as connectTls } from "node:tls";
 import type { GrpcConfig } from "./config.ts";
 import { type Listener, listen } from "./listeners.ts";
-import { activatedSockets } from "./systemd.ts";
+import { activatedSockets, requireActivated } from "./systemd.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "slipway-listen-"));
 after(() => rmSync(directory, { recursive: true }));
@@ -207,4 +207,25 @@ test("sockets of systemd are those for this process", () => {
 	assert.deepEqual(activatedSockets({ LISTEN_FDS: "2", LISTEN_PID: String(process.pid) }), [3, 4]);
 	assert.deepEqual(activatedSockets({ LISTEN_FDS: "2", LISTEN_PID: "1" }), []);
 	assert.deepEqual(activatedSockets({}), []);
+});
+
+test("sockets of systemd can be chosen by number and by name", () => {
+	const env = { LISTEN_FDS: "3", LISTEN_PID: String(process.pid), LISTEN_FDNAMES: "api:debug:api" };
+	const cases: readonly (readonly [address: string, fds: readonly number[]])[] = [
+		["fd://", [3, 4, 5]],
+		["fd://*", [3, 4, 5]],
+		["fd://4", [4]],
+		["fd://api", [3, 5]],
+		["fd://debug", [4]],
+	];
+	for (const [address, fds] of cases) {
+		assert.deepEqual(requireActivated(address, env), fds, address);
+	}
+	for (const wrong of ["fd://6", "fd://other", "fd://3.0"]) {
+		assert.throws(() => requireActivated(wrong, env), {
+			code: "not-found",
+			message: `address ${wrong}: systemd opened no such socket, only 3 (api), 4 (debug), 5 (api)`,
+		});
+	}
+	assert.throws(() => requireActivated("fd://api", {}), /no sockets found via socket activation/);
 });

@@ -5,7 +5,7 @@ import type { Duplex } from "node:stream";
 import { createServer as createTlsServer, type TlsOptions } from "node:tls";
 import { hasCode, SlipwayError, toError, wrap } from "../errors/errors.ts";
 import type { GrpcConfig } from "./config.ts";
-import { requireActivated } from "./systemd.ts";
+import { isUnixSocket, requireActivated } from "./systemd.ts";
 import { serverTls } from "./tls.ts";
 
 export interface ListenOptionsOf {
@@ -21,7 +21,7 @@ export interface Listener extends AsyncDisposable {
 }
 
 /**
- * Listens at every address, or, if one cannot be had, at none: `unix://<path>`, `tcp://<host>:<port>`, `fd://` for the sockets that systemd opened.
+ * Listens at every address, or, if one cannot be had, at none: `unix://<path>`, `tcp://<host>:<port>`, `fd://` for the sockets that systemd opened (or one of them, see `requireActivated`).
  * Throws what is wrong with an address, naming it.
  */
 export async function listen(config: GrpcConfig, options: ListenOptionsOf): Promise<readonly Listener[]> {
@@ -58,7 +58,7 @@ async function listenAt(address: string, place: Place): Promise<readonly Listene
 		case "fd":
 			return await Promise.all(
 				requireActivated(address, place.options.env).map((fd) =>
-					start(newServer(place.tls, place.options), { fd }, () => `${address}${fd}`),
+					start(newServer(isUnixSocket(fd) ? undefined : place.tls, place.options), { fd }, () => `fd://${fd}`),
 				),
 			);
 		default:

@@ -1,3 +1,4 @@
+import { readFileSync, readlinkSync } from "node:fs";
 import { SlipwayError } from "../errors/errors.ts";
 import { notifySocket } from "../sys/notify-socket.ts";
 
@@ -15,14 +16,11 @@ export function activatedSockets(env: Env): readonly number[] {
 	return Array.from({ length: count }, (_, index) => firstFd + index);
 }
 
-/** `fd://`: all sockets that systemd opened. */
+/**
+ * `fd://` and `fd://*`: all sockets that systemd opened; `fd://3` the one of this descriptor; `fd://NAME` those of this name
+ * (`FileDescriptorName=`; by default the name of the socket unit).
+ */
 export function requireActivated(address: string, env: Env): readonly number[] {
-	if (address !== "fd://") {
-		throw new SlipwayError(
-			"unimplemented",
-			`address ${address}: choosing one of systemd's sockets is not supported yet`,
-		);
-	}
 	const fds = activatedSockets(env);
 	if (fds.length === 0) {
 		throw new SlipwayError(
@@ -30,7 +28,31 @@ export function requireActivated(address: string, env: Env): readonly number[] {
 			"no sockets found via socket activation: make sure the service was started by systemd",
 		);
 	}
-	return fds;
+	const wanted = address.slice("fd://".length);
+	if (wanted === "" || wanted === "*") {
+		return fds;
+	}
+	const names = (env["LISTEN_FDNAMES"] ?? "").split(":");
+	const chosen = fds.filter((fd, index) => names[index] === wanted || String(fd) === wanted);
+	if (chosen.length === 0) {
+		const there = fds.map((fd, index) => `${fd}${names[index] ? ` (${names[index]})` : ""}`).join(", ");
+		throw new SlipwayError(
+			"not-found",
+			`address ${address}: systemd opened no such socket, only ${there}`,
+		);
+	}
+	return chosen;
+}
+
+/** Whether connections of a socket are of this machine: TLS is not for them. */
+export function isUnixSocket(fd: number): boolean {
+	const inode = /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/self/fd/${fd}`))?.[1];
+	return (
+		inode !== undefined &&
+		readFileSync("/proc/net/unix", "utf8")
+			.split("\n")
+			.some((line) => line.split(/\s+/)[6] === inode)
+	);
 }
 
 /** Tells a service manager how this service is (sd_notify(3)); does nothing without one. */
