@@ -9,6 +9,8 @@ import { Outgoing } from "./outgoing.ts";
 
 /** How long a client may go on sending after its answer. */
 const lingerMs = 10_000;
+/** For whoever goes on reading or writing; one for all, as making one costs as much as a short call. */
+const afterEnd: SlipwayError = canceled();
 /** The types of Node do not know it. */
 const noDate: object = { sendDate: false };
 
@@ -200,7 +202,7 @@ export class Call implements ServerCall {
 			error ??= toError(thrown);
 			stream.close(constants.NGHTTP2_INTERNAL_ERROR);
 		}
-		const end = error ?? canceled();
+		const end = error ?? afterEnd;
 		this.#outgoing.fail(end);
 		this.#incoming.fail(end);
 		this.#parts.onEnd({

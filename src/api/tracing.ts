@@ -144,6 +144,9 @@ export function createTracing(options: TracingOptions): Tracing {
 				return;
 			}
 			const parent = parentSpan(metadata);
+			if (collector === undefined && !recordings.has(parent?.traceId ?? "")) {
+				return;
+			}
 			start(path.slice(1), {
 				parent,
 				kind: "server",

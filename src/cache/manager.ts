@@ -106,6 +106,8 @@ export async function openCache(options: OpenCacheOptions): Promise<CacheManager
 
 /** The disk is told to take what was written this long after the first write: often enough, and seldom beside a build step. */
 const syncDelayMs = 10_000;
+/** What a killed process loses of the order in which records are collected. */
+const usesDelayMs = 1000;
 
 class Manager implements CacheManager, RefOwner {
 	readonly #options: OpenCacheOptions;
@@ -116,6 +118,9 @@ class Manager implements CacheManager, RefOwner {
 	/** Removals that nobody waits for. */
 	readonly #background = new Set<Promise<void>>();
 	#syncTimer: NodeJS.Timeout | undefined;
+	/** Whose last use is to be written: a build ends with one of each of its refs. */
+	readonly #used = new Set<CacheRecord>();
+	#usedTimer: NodeJS.Timeout | undefined;
 
 	constructor(
 		options: OpenCacheOptions,
@@ -180,13 +185,15 @@ class Manager implements CacheManager, RefOwner {
 			await this.#remove(withDescendants([record]));
 			return undefined;
 		}
-		if (twin !== undefined) {
-			await this.#remove([twin]);
-		}
-		record.handles++;
 		record.size = undefined;
-		this.#table.save(record);
-		this.#digests.beginWriting(record.id);
+		const left = this.#table.transaction(() => {
+			const files = this.#removeRows(twin === undefined ? [] : [twin]);
+			this.#table.save(record);
+			this.#digests.beginWriting(record.id);
+			return files;
+		});
+		record.handles++;
+		await this.#removeFiles(left);
 		return createMutableRef(this, record);
 	}
 
@@ -411,6 +418,7 @@ class Manager implements CacheManager, RefOwner {
 		this.#closing.abort(new SlipwayError("unavailable", "cache is closed"));
 		clearTimeout(this.#syncTimer);
 		this.#digests.save();
+		this.#saveUses();
 		await Promise.all(this.#background);
 	}
 
@@ -450,7 +458,26 @@ class Manager implements CacheManager, RefOwner {
 	#noteUse(record: CacheRecord): void {
 		record.usageCount++;
 		record.lastUsedAt = Date.now();
-		this.#table.save(record);
+		this.#used.add(record);
+		this.#usedTimer ??= setTimeout(() => {
+			try {
+				this.#saveUses();
+			} catch (thrown) {
+				this.#options.warn(`the last use of cache records is not kept: ${toError(thrown).message}`);
+			}
+		}, usesDelayMs).unref();
+	}
+
+	#saveUses(): void {
+		clearTimeout(this.#usedTimer);
+		this.#usedTimer = undefined;
+		const records = [...this.#used].filter((record) => !record.removed);
+		this.#used.clear();
+		this.#table.transaction(() => {
+			for (const record of records) {
+				this.#table.save(record);
+			}
+		});
 	}
 
 	async discard(record: CacheRecord): Promise<void> {
@@ -603,11 +630,20 @@ class Manager implements CacheManager, RefOwner {
 
 	/** Records first, files after: what is left by a crash in between is swept. */
 	async #remove(records: readonly CacheRecord[]): Promise<void> {
+		await this.#removeFiles(this.#removeRows(records));
+	}
+
+	/** What is left of them are files, which go after the rows. */
+	#removeRows(records: readonly CacheRecord[]): LeftFiles {
 		const snapshots = records.flatMap(ownSnapshots);
 		const blobs = new Set(records.flatMap((record) => [...record.blobs.keys()]));
 		const keys = records.filter((record) => record.mutable || record.twin === undefined).map(digestKey);
 		this.#table.remove(records);
 		this.#digests.delete(keys);
+		return { snapshots, blobs };
+	}
+
+	async #removeFiles({ snapshots, blobs }: LeftFiles): Promise<void> {
 		const unowned = [...blobs].filter((digest) => !this.#table.hasBlob(digest));
 		const kept = unowned.length === 0 ? noBlobs : await this.#keptBlobs();
 		for (const digest of unowned) {
@@ -661,6 +697,11 @@ class Manager implements CacheManager, RefOwner {
 			}
 		}
 	}
+}
+
+interface LeftFiles {
+	readonly snapshots: readonly SnapshotId[];
+	readonly blobs: ReadonlySet<Digest>;
 }
 
 /** More than there is between the writing of an image's documents and that of its name. */

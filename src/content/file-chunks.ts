@@ -45,7 +45,9 @@ export async function* readFileChunks(
 			at += count;
 			yield chunk.subarray(0, count);
 			// A reader that never waits itself must not keep everybody else waiting.
-			await nextTurn();
+			if (at < end) {
+				await nextTurn();
+			}
 		}
 	} catch (thrown) {
 		throw toError(thrown);

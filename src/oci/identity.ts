@@ -6,6 +6,16 @@ export function newIdentity(): string {
 }
 
 export function randomBase36(length: number): string {
-	const number = BigInt(`0x${randomBytes(length).toString("hex")}`);
+	if (used + length > pool.length) {
+		pool = randomBytes(poolBytes);
+		used = 0;
+	}
+	const number = BigInt(`0x${pool.toString("hex", used, used + length)}`);
+	used += length;
 	return number.toString(36).padStart(length, "0").slice(-length);
 }
+
+/** Asking for each costs more than the rest of it. */
+const poolBytes = 4096;
+let pool: Buffer = Buffer.alloc(0);
+let used = 0;

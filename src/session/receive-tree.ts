@@ -56,6 +56,8 @@ export async function receiveTree(
 
 /** Bytes of content per batch; one is written while the next is filled. */
 const blockBytes = 1 << 20;
+/** Enough for a Dockerfile; a large block costs half a millisecond. */
+const firstBytes = 16 << 10;
 /** A message is 32 KiB of BuildKit's clients, 256 KiB of ours. */
 const slackBytes = 320 << 10;
 /** Operations per batch, so that a thread is not taken for long. */
@@ -263,7 +265,8 @@ class Receiver {
 
 	/** Shared with the thread, not copied to it. It holds a batch and the message that filled it up. */
 	#grow(needed: number): void {
-		const block = new Uint8Array(new SharedArrayBuffer(Math.max(blockBytes + slackBytes, needed)));
+		const size = needed <= firstBytes ? firstBytes : Math.max(blockBytes + slackBytes, needed);
+		const block = new Uint8Array(new SharedArrayBuffer(size));
 		block.set(this.#block.subarray(0, this.#filled));
 		this.#block = block;
 	}

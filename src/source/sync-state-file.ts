@@ -55,9 +55,12 @@ export function syncStateFile(directory: string, bootId: string = readBootId()):
 /** A boot id and its line end, and then the state at an offset that arrays of 8-byte numbers can start at. */
 const headerBytes = 40;
 
+let bootId: string | undefined;
+
 function readBootId(): string {
 	try {
-		return readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+		bootId ??= readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+		return bootId;
 	} catch (thrown) {
 		throw wrap(thrown, "could not read the id of this boot");
 	}
