@@ -46,6 +46,7 @@ async function build(
 		...(mounts?.forSteps === undefined ? {} : { travellingMounts: mounts.forSteps }),
 		onOutputs: (vertex, outputs) => caches?.made(vertex, outputs),
 		...(limits === undefined ? {} : { limits }),
+		...(options.trace === undefined ? {} : { trace: options.trace }),
 		// Others show the error and are gone.
 		...(isGateway(request) || options.onFailedProcess !== undefined
 			? { keepFailed: (state) => failedSteps.keep(state) }
@@ -114,7 +115,7 @@ async function showFailedProcess(
 ): Promise<void> {
 	const failed = onFailedProcess === undefined || signal.aborted ? undefined : bridge.failedStep(error);
 	const step = failed?.op === undefined ? undefined : fromOpMessage(OpMessage.decode(failed.op));
-	if (failed !== undefined && step?.kind === "exec") {
+	if (failed !== undefined && failed.subject === undefined && step?.kind === "exec") {
 		await onFailedProcess?.({
 			error: toError(error),
 			step,

@@ -43,6 +43,7 @@ export function createFailedSteps(): FailedSteps {
 			const step = {
 				op: OpMessage.encode(messageOfOp(state.op.op)).finish(),
 				description: state.op.metadata?.description ?? new Map(),
+				...(state.subject === undefined ? {} : { subject: state.subject }),
 				inputs: adopt(state.inputs),
 				mounts: adopt(state.mounts),
 			};

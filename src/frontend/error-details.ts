@@ -25,6 +25,8 @@ export interface SolveState {
 	readonly inputIDs?: readonly string[];
 	readonly mountIDs?: readonly string[];
 	readonly op?: unknown;
+	readonly file?: { readonly index?: string };
+	readonly cache?: { readonly index?: string };
 	readonly description?: Readonly<Record<string, string>>;
 }
 

@@ -89,9 +89,17 @@ export interface FailedStep {
 	/** `pb.Op` of the step. */
 	readonly op: Uint8Array | undefined;
 	readonly description: ReadonlyMap<string, string>;
+	/** Undefined: the step's process. */
+	readonly subject?: FailedPart;
 	readonly inputs: readonly (FrontendRef | undefined)[];
-	/** What the step's mounts were when it ended. */
+	/** What the step's mounts were when it ended; of file actions, what the one that failed has made so far, at its number. */
 	readonly mounts: readonly (FrontendRef | undefined)[];
+}
+
+/** A file action by its number, or the digest of the content of an input. */
+export interface FailedPart {
+	readonly kind: "action" | "content";
+	readonly index: number;
 }
 
 /** Which sources a build may use, and what is taken in their place (spec/llb.md, section 9). */

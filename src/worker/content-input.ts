@@ -1,18 +1,27 @@
 import { SlipwayError } from "../errors/errors.ts";
 import { type ContentSelector, contentListDigest, type InputDependency } from "../llb/cache-digest.ts";
+import type { LoadedOp } from "../llb/llb.ts";
 import { type Digest, sha256 } from "../oci/digest.ts";
 import { cleanPath } from "../patterns/clean-path.ts";
-import type { CacheMapInput } from "../solver/solver.ts";
+import type { CacheMapInput, StepContext } from "../solver/solver.ts";
+import { keepFailed } from "./keep-failed.ts";
 import type { Output } from "./worker.ts";
 
 /** What an op's cache key depends on in one of its inputs: the part that it uses, and whether by content. */
-export function contentDigestOf(dependency: InputDependency): CacheMapInput<Output> {
-	return {
-		...(dependency.selector === undefined ? {} : { selector: dependency.selector }),
-		...(dependency.byContent
-			? { contentDigest: (ref, { signal }) => digestOf(ref, dependency.selectors, signal) }
-			: {}),
+export function contentDigestOf(
+	{ selector, selectors, byContent }: InputDependency,
+	{ op, index }: { readonly op: LoadedOp; readonly index: number },
+): CacheMapInput<Output> {
+	const contentDigest = async (ref: Output, context: StepContext): Promise<Digest> => {
+		try {
+			return await digestOf(ref, selectors, context.signal);
+		} catch (error) {
+			const subject = { kind: "content", index } as const;
+			await keepFailed({ op, subject }, context, async () => ({ inputs: [ref], mounts: [] }));
+			throw error;
+		}
 	};
+	return { ...(selector === undefined ? {} : { selector }), ...(byContent ? { contentDigest } : {}) };
 }
 
 const wholeTree: ContentSelector = {

@@ -12,9 +12,11 @@ import type { CacheMounts } from "./cache-mounts.ts";
 import { contentDigestOf } from "./content-input.ts";
 import { findEmulator, startEmulator, watchForeignProgram } from "./emulation.ts";
 import { findSecret, type PreparedMounts, prepareMounts } from "./exec-mounts.ts";
+import { keepFailed } from "./keep-failed.ts";
 import { createTimeLimit, formatTimeout, limitsOf } from "./step-limits.ts";
 import { createStepLog } from "./step-log.ts";
-import { clientsOf, type Output, type WorkerServices } from "./worker.ts";
+import { traceAccess } from "./step-trace.ts";
+import type { Output, WorkerServices } from "./worker.ts";
 
 export interface ExecStep {
 	readonly op: ExecOp;
@@ -32,11 +34,11 @@ export function execOp(step: ExecStep, services: WorkerServices, cacheMounts: Ca
 	};
 }
 
-function execCacheMap({ op, platform }: ExecStep): CacheMapAnswer<Output> {
+function execCacheMap({ op, loaded, platform }: ExecStep): CacheMapAnswer<Output> {
 	return {
 		map: {
 			digest: execCacheDigest(op, platform),
-			inputs: execDependencies(op).map(contentDigestOf),
+			inputs: execDependencies(op).map((each, index) => contentDigestOf(each, { op: loaded, index })),
 		},
 		last: true,
 	};
@@ -58,7 +60,17 @@ async function execute(
 		throw new SlipwayError("invalid-argument", "invalid exec op with no args");
 	}
 	const devices = services.devices.edits(services.devices.find(op.devices));
-	await using prepared = await prepareMounts({ ...step, inputs, services, cacheMounts, context });
+	await using prepared = await prepareOrKeep(step, inputs, { services, cacheMounts, context });
+	const keep = (): Promise<void> =>
+		keepFailed({ op: step.loaded }, context, async () => {
+			const mounts = await prepared.leave();
+			return { inputs: mountInputs(step, inputs), mounts, made: mounts };
+		});
+	const env = await environment(step, context).catch(async (error: unknown) => {
+		await keep();
+		throw error;
+	});
+	const traced = traceAccess(clientsOf(context).find((each) => each.trace)?.trace, context.vertex, env);
 	const log = createStepLog(context, services.logLimits);
 	const timeoutMs = limitsOf(context)?.timeoutMs;
 	using time = createTimeLimit(timeoutMs, context.signal);
@@ -69,10 +81,10 @@ async function execute(
 	const options: RunOptions = {
 		id: randomBytes(12).toString("hex"),
 		root: prepared.root,
-		mounts: [...prepared.mounts, ...emulation.mounts],
+		mounts: [...prepared.mounts, ...traced.mounts, ...emulation.mounts],
 		process: {
 			args: [...emulation.args, ...op.meta.args],
-			env: await environment(step, context),
+			env: traced.env,
 			cwd: op.meta.cwd,
 			user: op.meta.user,
 		},
@@ -127,39 +139,32 @@ async function execute(
 			});
 		}
 	} catch (error) {
-		if (!context.signal.aborted) {
-			await keepFailed(step, inputs, { prepared, context });
-		}
+		await keep();
 		throw error;
 	}
 	return await prepared.commit();
 }
 
-/** Hands on what the failed process left, if a client wants to look at it. That this fails too is nobody's news. */
-async function keepFailed(
-	{ op, loaded }: ExecStep,
+/** The trees of the op's mounts, as they were given. */
+function mountInputs({ op }: ExecStep, inputs: readonly Output[]): readonly Output[] {
+	return op.mounts.map((mount) =>
+		"input" in mount && mount.input !== undefined ? inputs[mount.input] : undefined,
+	);
+}
+
+/** What cannot even be mounted leaves its trees too. */
+async function prepareOrKeep(
+	step: ExecStep,
 	inputs: readonly Output[],
-	{ prepared, context }: { readonly prepared: PreparedMounts; readonly context: StepContext },
-): Promise<void> {
-	const keepers = clientsOf(context).flatMap(({ keepFailed: keep }) => keep ?? []);
-	if (keepers.length === 0) {
-		return;
+	{ services, cacheMounts, context }: ExecContext,
+): Promise<PreparedMounts> {
+	try {
+		return await prepareMounts({ ...step, inputs, services, cacheMounts, context });
+	} catch (error) {
+		const given = mountInputs(step, inputs);
+		await keepFailed({ op: step.loaded }, context, async () => ({ inputs: given, mounts: given }));
+		throw error;
 	}
-	const mounts = await prepared.leave().catch(() => undefined);
-	if (mounts === undefined) {
-		return;
-	}
-	for (const keep of keepers) {
-		keep({
-			vertex: context.vertex,
-			op: loaded,
-			inputs: op.mounts.map((mount) =>
-				"input" in mount && mount.input !== undefined ? inputs[mount.input]?.clone() : undefined,
-			),
-			mounts: mounts.map((mount) => mount?.clone()),
-		});
-	}
-	await Promise.all(mounts.map((mount) => mount?.release()));
 }
 
 async function environment({ op, platform }: ExecStep, context: StepContext): Promise<readonly string[]> {

@@ -9,7 +9,7 @@ import {
 	writeFileSync,
 } from "node:fs";
 import { basename, dirname } from "node:path";
-import { SlipwayError, toError } from "../errors/errors.ts";
+import { findDetail, SlipwayError, toError } from "../errors/errors.ts";
 import { cleanPath, joinPath } from "../patterns/clean-path.ts";
 import { compileGlob, hasWildcard } from "../patterns/glob.ts";
 import { setTimes } from "../sys/node.ts";
@@ -59,7 +59,7 @@ export function makeDirectory(
 		readonly time: Timestamp | undefined;
 	},
 ): void {
-	inRoot(root, path, () => {
+	changing(root, path, "mkdir", () => {
 		const target = resolveInRoot(root, path);
 		if (options.makeParents) {
 			makeAll(target, options);
@@ -82,7 +82,7 @@ export function makeFile(
 		readonly time: Timestamp | undefined;
 	},
 ): void {
-	inRoot(root, path, () => {
+	changing(root, path, "open", () => {
 		const target = resolveInRoot(root, path);
 		const isNew = lstatSync(target, { throwIfNoEntry: false }) === undefined;
 		writeFileSync(target, options.data);
@@ -96,7 +96,7 @@ export function makeSymlink(
 	path: string,
 	options: { readonly owner: FileOwner | undefined; readonly time: Timestamp | undefined },
 ): void {
-	inRoot(root, path, () => {
+	changing(root, path, `symlink ${target}`, () => {
 		const link = resolveInRoot(root, path);
 		symlinkSync(target, link);
 		setAttributes(link, options);
@@ -115,7 +115,7 @@ export function removePath(
 		if (each === "/") {
 			throw new SlipwayError("invalid-argument", "cannot remove the root directory");
 		}
-		inRoot(root, each, () => {
+		changing(root, each, "stat", () => {
 			const target = `${resolveInRoot(root, dirname(each))}/${basename(each)}`;
 			if (!options.allowNotFound) {
 				statSync(target);
@@ -274,3 +274,31 @@ function inRoot<T>(root: string, path: string, work: () => T): T {
 		throw new SlipwayError(error.code, text, { cause: thrown, details: error.details });
 	}
 }
+
+/** As Go says it, which is what people find when they look for the message. */
+function changing(root: string, path: string, call: string, work: () => void): void {
+	try {
+		work();
+	} catch (thrown) {
+		const error = toError(thrown);
+		const errno = findDetail(error, "errno")?.errno ?? "";
+		const why = errnoWords[errno];
+		if (why === undefined) {
+			inRoot(root, path, () => {
+				throw error;
+			});
+		}
+		throw new SlipwayError(error.code, `${call} ${path}: ${why}`, { cause: thrown, details: error.details });
+	}
+}
+
+const errnoWords: Readonly<Record<string, string>> = {
+	EACCES: "permission denied",
+	EEXIST: "file exists",
+	EISDIR: "is a directory",
+	ELOOP: "too many levels of symbolic links",
+	ENAMETOOLONG: "file name too long",
+	ENOENT: "no such file or directory",
+	ENOSPC: "no space left on device",
+	ENOTDIR: "not a directory",
+};

@@ -3,6 +3,7 @@ import type { ImmutableRef, MutableRef } from "../cache/cache.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { findGroup, findUser } from "../executor/passwd.ts";
 import { fileCacheDigest, fileDependencies } from "../llb/cache-digest.ts";
+import type { LoadedOp } from "../llb/llb.ts";
 import type { CopyAction, FileAction, FileOp, Owner, UserRef } from "../llb/op.ts";
 import { cleanPath } from "../patterns/clean-path.ts";
 import type { Op, StepContext } from "../solver/solver.ts";
@@ -21,19 +22,23 @@ import {
 	makeSymlink,
 	removePath,
 } from "./file-actions.ts";
+import { keepFailed } from "./keep-failed.ts";
 import { type MountedTree, mountTree } from "./mounted-tree.ts";
 import { emptyTree } from "./ref-reader.ts";
 import type { Output, WorkerServices } from "./worker.ts";
 
 /** Changes trees without running a process: COPY, ADD, WORKDIR and what programs ask for. */
-export function fileOp(op: FileOp, services: WorkerServices, description: string): Op<Output> {
+export function fileOp(op: FileOp, loaded: LoadedOp, services: WorkerServices): Op<Output> {
 	return {
 		cacheMap: async () => ({
-			map: { digest: fileCacheDigest(op), inputs: fileDependencies(op).map(contentDigestOf) },
+			map: {
+				digest: fileCacheDigest(op),
+				inputs: fileDependencies(op).map((each, index) => contentDigestOf(each, { op: loaded, index })),
+			},
 			last: true,
 		}),
 		execute: async (inputs, context) => {
-			await using run = new FileRun({ op, inputs, services, context, description });
+			await using run = new FileRun({ op, loaded, inputs, services, context });
 			return await run.outputs();
 		},
 	};
@@ -41,10 +46,10 @@ export function fileOp(op: FileOp, services: WorkerServices, description: string
 
 interface FileRunInput {
 	readonly op: FileOp;
+	readonly loaded: LoadedOp;
 	readonly inputs: readonly Output[];
 	readonly services: WorkerServices;
 	readonly context: StepContext;
-	readonly description: string;
 }
 
 /** A tree that an action wrote or will write: still writable, or finished. */
@@ -71,7 +76,12 @@ class FileRun implements AsyncDisposable {
 			this.#input.context.signal.throwIfAborted();
 			const result = await this.#begin(action, index);
 			this.#results.push(result);
-			await this.#apply(action, result.tree.path);
+			try {
+				await this.#apply(action, result.tree.path);
+			} catch (error) {
+				await this.#keepFailed(index);
+				throw error;
+			}
 		}
 		const outputs: Output[] = [];
 		for (const [index, action] of op.actions.entries()) {
@@ -80,6 +90,14 @@ class FileRun implements AsyncDisposable {
 			}
 		}
 		return outputs;
+	}
+
+	async #keepFailed(index: number): Promise<void> {
+		const { loaded, context, inputs, op } = this.#input;
+		await keepFailed({ op: loaded, subject: { kind: "action", index } }, context, async () => {
+			const left = await this.#finish(index);
+			return { inputs, mounts: op.actions.map((_, at) => (at === index ? left : undefined)) };
+		});
 	}
 
 	[Symbol.asyncDispose](): Promise<void> {
@@ -96,11 +114,11 @@ class FileRun implements AsyncDisposable {
 			}
 		}
 		const base = await this.#treeOf(action.input);
-		const { services, context, description } = this.#input;
+		const { services, context, loaded } = this.#input;
 		const ref = this.#stack.use(
 			await services.cache.createMutable({
 				...(base === undefined ? {} : { parent: base }),
-				description,
+				description: loaded.name,
 				signal: context.signal,
 				progress: context.progress,
 				vertex: context.vertex,

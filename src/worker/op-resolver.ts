@@ -46,7 +46,7 @@ export function createOpResolver(
 				);
 			}
 			case "file":
-				return reporting(vertex, withSlot(fileOp(op, services, loaded.name)));
+				return reporting(vertex, withSlot(fileOp(op, loaded, services)));
 			case "merge":
 				return mergeOp(op, services, loaded.name);
 			case "diff":

@@ -36,7 +36,11 @@ export function readTreeFile(root: string, path: string, range: ReadRange = {}):
 				throw new SlipwayError("invalid-argument", `${path} is not a regular file`);
 			}
 			const { offset = 0, maxBytes = stat.size } = range;
-			const size = Math.max(0, Math.min(stat.size - offset, maxBytes));
+			if (offset < 0) {
+				throw new SlipwayError("out-of-range", `readat ${path}: negative offset`);
+			}
+			// A negative length is none at all, as in BuildKit.
+			const size = Math.max(0, Math.min(stat.size - offset, maxBytes < 0 ? stat.size : maxBytes));
 			if (size > maxFileBytes) {
 				throw new SlipwayError("resource-exhausted", `${path} has ${size} bytes, more than ${maxFileBytes}`);
 			}

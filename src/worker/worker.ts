@@ -2,6 +2,7 @@ import type { Archiver } from "../archive/archive.ts";
 import type { ThreadPool } from "../async/pool.ts";
 import type { CacheManager, ImmutableRef, MutableRef } from "../cache/cache.ts";
 import type { Executor } from "../executor/executor.ts";
+import type { FailedPart } from "../frontend/frontend.ts";
 import type { Definition, LoadedOp } from "../llb/llb.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { Platform } from "../oci/platform.ts";
@@ -10,6 +11,7 @@ import type { Edge, StepContext, Vertex } from "../solver/solver.ts";
 import type { Source } from "../source/source.ts";
 import type { DeviceRegistry } from "./cdi-devices.ts";
 import type { StepLimits } from "./step-limits.ts";
+import type { StepTrace } from "./step-trace.ts";
 
 /**
  * The worker turns ops of the build graph into work: `createOpResolver` (op-resolver.ts) gives the solver an `Op` for each
@@ -62,6 +64,8 @@ export interface JobClient {
 	/** Told what a step has made by running; who wants to keep it clones it at once. */
 	readonly onOutputs?: (vertex: Vertex, outputs: readonly Output[]) => void;
 	readonly travellingMounts?: TravellingMounts;
+	/** Lets programs of steps add to the trace of the build. */
+	readonly trace?: StepTrace;
 }
 
 /** Cache mounts of a build that come from elsewhere and go there. */
@@ -82,9 +86,11 @@ export interface MountIdentity {
 export interface FailedStepState {
 	readonly vertex: Digest;
 	readonly op: LoadedOp;
-	/** One for each mount of the op, what it was made of. */
+	/** What of the op failed; undefined is the process of an exec. */
+	readonly subject?: FailedPart;
+	/** Of a process one for each mount, what it was made of; of an action the op's inputs; of content the input that was read. */
 	readonly inputs: readonly Output[];
-	/** One for each mount of the op, what it was when the process ended. */
+	/** Of a process one for each mount, what it was at the end; of an action one for each action, what the failed one left. */
 	readonly mounts: readonly Output[];
 }
 

@@ -19,7 +19,7 @@ export interface ProcessServices {
 /**
  * One `ExecProcess` call: several processes, each with its streams. To the client for each process, in this order: `Started`, its
  * output, `EOF` of each output, and when the process has ended `Exit`; last `Done`. Ends when the client has closed its side and all
- * processes are done, or with the first error.
+ * processes are done, or with the first error; processes that still run then are killed: nobody could hear of them.
  */
 export async function runProcesses(
 	stream: Stream,
@@ -73,7 +73,7 @@ export async function runProcesses(
 	} finally {
 		call.signal.removeEventListener("abort", abort);
 		for (const process of processes.values()) {
-			process.closeInput();
+			process.end();
 		}
 	}
 }
@@ -148,8 +148,10 @@ class ExecProcess {
 		this.#process?.signal(signal);
 	}
 
-	closeInput(): void {
+	/** After the process has ended it does nothing. */
+	end(): void {
 		this.#stdin?.stop();
+		this.#process?.signal("SIGKILL");
 	}
 
 	async #finish(process: ContainerProcess): Promise<void> {

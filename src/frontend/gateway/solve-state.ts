@@ -3,7 +3,7 @@ import { type ErrorDetail, findDetail } from "../../errors/errors.ts";
 import type { Definition } from "../../llb/llb.ts";
 import { messageJson } from "../dockerfile/proto-json.ts";
 import { errorDetails } from "../error-details.ts";
-import type { FailedStep, FrontendBridge } from "../frontend.ts";
+import type { FailedPart, FailedStep, FrontendBridge } from "../frontend.ts";
 import type { GatewayRefs } from "./gateway-refs.ts";
 import { goJsonValue } from "./go-json-value.ts";
 
@@ -24,13 +24,19 @@ export function solveState(
 	if (step === undefined) {
 		return errorDetails.solve({});
 	}
-	const { inputs, mounts, op, description } = step;
+	const { inputs, mounts, op, description, subject } = step;
 	return errorDetails.solve({
 		...(inputs.length === 0 ? {} : { inputIDs: refs.failedIds(inputs) }),
 		...(mounts.length === 0 ? {} : { mountIDs: refs.failedIds(mounts) }),
 		...(op === undefined ? {} : { op: opJson(op) }),
+		...(subject === undefined ? {} : { [subject.kind === "action" ? "file" : "cache"]: indexJson(subject) }),
 		...(description.size === 0 ? {} : { description: Object.fromEntries(description) }),
 	});
+}
+
+/** As protobuf's JSON has 64-bit numbers. */
+function indexJson({ index }: FailedPart): { readonly index?: string } {
+	return index === 0 ? {} : { index: String(index) };
 }
 
 /** A client may have sent anything. */
