@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import { builderVersion } from "../daemon/builder-version.ts";
 import { loadConfigFile } from "../daemon/config-file.ts";
 import { startDaemon } from "../daemon/daemon.ts";
@@ -60,18 +61,28 @@ export async function daemonCommand(argv: readonly string[], terminal: Terminal)
 	});
 	// Files get the modes that builds give them.
 	process.umask(0);
-	await using daemon = await startDaemon(config, {
-		env,
-		logger,
-		version: builderVersion,
-		drainMs: durationMs(flags, "drain-timeout") ?? defaultDrainMs,
-	});
+	const traceSocket = config.traceSocket ?? defaultTraceSocket(config.root);
+	await using daemon = await startDaemon(
+		{ ...config, ...(traceSocket === undefined ? {} : { traceSocket }) },
+		{
+			env,
+			logger,
+			version: builderVersion,
+			drainMs: durationMs(flags, "drain-timeout") ?? defaultDrainMs,
+		},
+	);
 	if (terminal.interrupted.aborted) {
 		daemon.stop();
 	}
 	terminal.interrupted.addEventListener("abort", () => daemon.stop());
 	await daemon.stopped;
 	return 0;
+}
+
+/** Undefined where no socket can have the name, sun_path of unix(7). */
+function defaultTraceSocket(root: string): string | undefined {
+	const path = join(root, "otel-grpc.sock");
+	return Buffer.byteLength(path) < 108 ? path : undefined;
 }
 
 function readFlags(flags: ParsedFlags, env: Terminal["env"]): ConfigFlags {
@@ -94,6 +105,7 @@ function readFlags(flags: ParsedFlags, env: Terminal["env"]): ConfigFlags {
 		maxParallelism: integer(flags, "oci-max-parallelism"),
 		idleExitMs: durationMs(flags, "idle-exit"),
 		debugAddress: flags.string("debugaddr"),
+		traceSocket: flags.string("otel-socket-path"),
 		addresses: listOf(flags, "addr"),
 		entitlements: listOf(flags, "allow-insecure-entitlement"),
 		platforms: listOf(flags, "oci-worker-platform"),

@@ -72,7 +72,11 @@ export const daemonFlags: readonly FlagSpec[] = [
 	missing("string", "oci-worker-apparmor-profile", "steps run without AppArmor"),
 	missing("bool", "oci-worker-selinux", "steps run without SELinux labels"),
 	missing("bool", "proxy-network", "steps have no network through a proxy"),
-	missing("string", "otel-socket-path", "steps have no trace socket"),
+	text(
+		"otel-socket-path",
+		"Socket that programs of steps send their spans to (default otel-grpc.sock in the state directory)",
+		"path",
+	),
 	bool("cdi-disabled", "No devices for steps"),
 	list(
 		"cdi-spec-dir",

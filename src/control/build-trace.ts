@@ -1,4 +1,4 @@
-import { childOf, type SpanContext } from "../api/trace-context.ts";
+import { childOf, type SpanContext, traceMetadata } from "../api/trace-context.ts";
 import { traceJson } from "../api/trace-json.ts";
 import type { KnownSpan, Tracing } from "../api/tracing.ts";
 import {
@@ -15,6 +15,8 @@ import {
 export interface BuildTrace extends ProgressSink {
 	/** The build's span, the parent of whatever is done for it. */
 	readonly context: SpanContext;
+	/** The span of a step that runs, for the environment of its processes. */
+	environment(vertex: string): readonly string[];
 	/** Ends the spans that are open. */
 	end(error?: string): void;
 	/** All spans of the build's trace until now, its client's among them, as the history keeps them. Called once. */
@@ -36,11 +38,14 @@ export function traceBuild(tracing: Tracing, { parent, ref }: BuildTraceOptions)
 	/** By digest: the start of the run that is under way, and of the last one that ended. */
 	const running = new Map<string, VertexRecord>();
 	const ended = new Map<string, number>();
+	/** Of steps that have been asked for before they ended. */
+	const named = new Map<string, SpanContext>();
 	/** Made into spans when somebody wants them: a large graph has ten thousand, and mostly nobody does. */
 	const runs: StepRun[] = [];
 
 	const add = (vertex: VertexRecord, completed: number, error: string | undefined): void => {
-		const run = { vertex, completed, error, context: childOf(build.context) };
+		const run = { vertex, completed, error, context: named.get(vertex.digest) ?? childOf(build.context) };
+		named.delete(vertex.digest);
 		if (runs.length < maxRuns) {
 			runs.push(run);
 		}
@@ -70,6 +75,13 @@ export function traceBuild(tracing: Tracing, { parent, ref }: BuildTraceOptions)
 
 	return {
 		context: build.context,
+		environment(vertex) {
+			const context = named.get(vertex) ?? childOf(build.context);
+			named.set(vertex, context);
+			return Object.entries(traceMetadata(context)).map(
+				([name, values]) => `${name.toUpperCase()}=${values.join(",")}`,
+			);
+		},
 		write(event: ProgressEvent) {
 			if (event.kind === "vertex") {
 				onVertex(event.vertex);

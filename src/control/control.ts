@@ -21,6 +21,7 @@ import type { Session } from "../session/session.ts";
 import type { Solver } from "../solver/solver.ts";
 import type { ImageResolver } from "../source/source.ts";
 import type { ContainerFactory } from "../worker/step-container.ts";
+import type { StepTrace } from "../worker/step-trace.ts";
 import type { Output, WorkerServices } from "../worker/worker.ts";
 import type { MountServices } from "./build-mounts.ts";
 import type { BuildRegistry } from "./build-registry.ts";
@@ -86,6 +87,8 @@ export interface BuildOptions {
 	readonly keepDocument?: (digest: Digest, document: Uint8Array) => void;
 	/** Called with a process that failed, before the build ends with its error: what it left can be looked at until it resolves. */
 	readonly onFailedProcess?: (failed: FailedProcess) => Promise<void>;
+	/** Lets programs of steps add to the trace of the build. */
+	readonly trace?: StepTrace;
 	/** Told at the end why steps ran, also of a build that failed. */
 	readonly explain?: (explanation: Explanation) => void;
 }

@@ -76,7 +76,7 @@ interface SolveCall {
 }
 
 /** What the history wants to see of a build. */
-type BuildWatch = Pick<BuildOptions, "progress" | "keepDocument">;
+type BuildWatch = Pick<BuildOptions, "progress" | "keepDocument" | "trace">;
 
 interface RecordedBuild {
 	readonly build: OpenBuild;
@@ -109,6 +109,9 @@ async function recorded(
 	try {
 		response = await run({
 			progress: trace === undefined ? build.log : both(build.log, trace),
+			...(trace === undefined || services.traceSocket === undefined
+				? {}
+				: { trace: { socketPath: services.traceSocket, environment: trace.environment } }),
 			keepDocument: (digest, document) => void documents.set(digest, document),
 		});
 		return response;

@@ -41,6 +41,8 @@ export interface ControlServiceOptions {
 	readonly onBuildEnd: () => void;
 	/** Where spans of builds go. Default: there are none. */
 	readonly tracing?: Tracing;
+	/** Where programs of steps find this process's collector of spans. Default: they have none. */
+	readonly traceSocket?: string | undefined;
 	/** Told of each build that the history has, when it has ended. */
 	readonly onRecorded?: (build: BuildFigures) => void;
 	/** Size and free space of the disk that the cache is on. */

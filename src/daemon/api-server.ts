@@ -1,4 +1,4 @@
-import { statfsSync } from "node:fs";
+import { chmodSync, statfsSync } from "node:fs";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import type { CallRecord } from "../api/grpc.ts";
@@ -33,6 +33,8 @@ export interface ServeApiOptions {
 	readonly env: Readonly<Record<string, string | undefined>>;
 	readonly logger: Logger;
 	readonly debugAddress?: string;
+	/** Path of a socket that takes spans of steps' programs, which all users can write to. */
+	readonly traceSocket?: string;
 	/** Called whenever `busy` may have changed. */
 	readonly onChange?: () => void;
 }
@@ -110,6 +112,7 @@ export async function serveApi(engine: Engine, options: ServeApiOptions): Promis
 			onBuildEnd: () => collector.request(),
 			onRecorded: metrics.addBuild,
 			tracing,
+			traceSocket: options.traceSocket,
 			disk,
 		}),
 	);
@@ -146,6 +149,7 @@ export async function serveApi(engine: Engine, options: ServeApiOptions): Promis
 		connections--;
 		changed();
 	};
+	await openTraceSocket(options, stack, tracing);
 	const listeners = await listen(options.grpc, {
 		env: options.env,
 		warn,
@@ -216,6 +220,27 @@ function openTracing({ env, logger, version }: ServeApiOptions, stack: AsyncDisp
 		warn(`traces are not sent: ${toError(error).message}`);
 		return createTracing({ resource, scope });
 	}
+}
+
+async function openTraceSocket(
+	{ traceSocket, env }: ServeApiOptions,
+	stack: AsyncDisposableStack,
+	tracing: Tracing,
+): Promise<void> {
+	if (traceSocket === undefined) {
+		return;
+	}
+	const server = stack.use(serveGrpc(tracing.methods));
+	const address = `unix://${traceSocket}`;
+	const listeners = await listen(
+		{ addresses: [address], allowPlainTcp: false },
+		{ env, warn: () => {}, onConnection: (connection) => void server.accept(connection) },
+	);
+	for (const listener of listeners) {
+		stack.use(listener);
+	}
+	// Who runs in a step need not be root.
+	chmodSync(traceSocket, 0o666);
 }
 
 async function openDebugServer(

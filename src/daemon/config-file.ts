@@ -16,6 +16,7 @@ export interface ConfigFile {
 	readonly logLevel?: string;
 	readonly addresses?: readonly string[];
 	readonly debugAddress?: string;
+	readonly traceSocket?: string;
 	readonly uid?: number;
 	readonly gid?: number;
 	readonly tlsCert?: string;
@@ -109,7 +110,6 @@ function readTop(top: TomlTable): ConfigFile {
 	top.refuse("proxyNetwork", "steps have no network through a proxy");
 	top.refuse("provenanceEnvDir", "provenance takes nothing from files");
 	grpc.refuse("securityDescriptor", "it is for Windows");
-	top.table("otel").refuse("socketPath", "steps have no trace socket");
 	const cdi = top.table("cdi");
 	top.table("cache").refuse("gha", "signatures of caches are not made or verified");
 	readContainerd(top.table("worker").table("containerd"));
@@ -121,6 +121,7 @@ function readTop(top: TomlTable): ConfigFile {
 			logLevel,
 			addresses: grpc.strings("address"),
 			debugAddress: grpc.string("debugAddress"),
+			traceSocket: top.table("otel").string("socketPath"),
 			uid: grpc.integer("uid"),
 			gid: grpc.integer("gid"),
 			tlsCert: tls.string("cert"),

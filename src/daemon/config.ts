@@ -29,6 +29,8 @@ export interface DaemonConfig {
 	readonly platformsMaxAgeMs: number;
 	/** Where the debugging server listens, `host:port` or as in `grpc.addresses`. Default: there is none. */
 	readonly debugAddress?: string;
+	/** Where programs of steps send spans to. Default: nowhere. */
+	readonly traceSocket?: string;
 	/** Graceful end when nothing was to be done for that long. Default: never. */
 	readonly idleExitMs?: number;
 }

@@ -66,6 +66,7 @@ export async function startDaemon(config: DaemonConfig, options: DaemonOptions):
 			version: options.version,
 			env,
 			logger,
+			...(config.traceSocket === undefined ? {} : { traceSocket: config.traceSocket }),
 			...(config.debugAddress === undefined ? {} : { debugAddress: config.debugAddress }),
 			onChange: () => watchIdle(),
 		}),

@@ -58,7 +58,11 @@ async function listenAt(address: string, place: Place): Promise<readonly Listene
 		case "fd":
 			return await Promise.all(
 				requireActivated(address, place.options.env).map((fd) =>
-					start(newServer(isUnixSocket(fd) ? undefined : place.tls, place.options), { fd }, () => `fd://${fd}`),
+					start(
+						newServer(isUnixSocket(fd) ? undefined : place.tls, place.options),
+						{ fd },
+						() => `fd://${fd}`,
+					),
 				),
 			);
 		default:

@@ -44,12 +44,14 @@ export interface ConfigFlags {
 	readonly allowPlainTcp: boolean;
 	readonly idleExitMs?: number;
 	readonly debugAddress?: string;
+	readonly traceSocket?: string;
 }
 
 /** The settings of a daemon: what flags say, else the file, else the defaults. Throws `invalid-argument` naming the value. */
 export function mergeConfig(file: ConfigFile, flags: ConfigFlags, defaultRoot: string): DaemonConfig {
 	const root = resolve(flags.root ?? file.root ?? defaultRoot);
 	const tls = tlsFiles(flags.tlsCert ?? file.tlsCert, flags.tlsKey ?? file.tlsKey, flags.tlsCa ?? file.tlsCa);
+	const traceSocket = flags.traceSocket ?? file.traceSocket ?? "";
 	const debugAddress = flags.debugAddress ?? file.debugAddress ?? "";
 	const gid = flags.group === undefined || flags.group === "" ? file.gid : groupId(flags.group);
 	return {
@@ -77,6 +79,7 @@ export function mergeConfig(file: ConfigFile, flags: ConfigFlags, defaultRoot: s
 			: { maxRegistryConcurrency: file.maxRegistryConcurrency }),
 		...(file.dns === undefined ? {} : { dns: file.dns }),
 		...(debugAddress === "" ? {} : { debugAddress }),
+		...(traceSocket === "" ? {} : { traceSocket }),
 		...(flags.idleExitMs === undefined ? {} : { idleExitMs: flags.idleExitMs }),
 	};
 }

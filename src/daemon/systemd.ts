@@ -36,10 +36,7 @@ export function requireActivated(address: string, env: Env): readonly number[] {
 	const chosen = fds.filter((fd, index) => names[index] === wanted || String(fd) === wanted);
 	if (chosen.length === 0) {
 		const there = fds.map((fd, index) => `${fd}${names[index] ? ` (${names[index]})` : ""}`).join(", ");
-		throw new SlipwayError(
-			"not-found",
-			`address ${address}: systemd opened no such socket, only ${there}`,
-		);
+		throw new SlipwayError("not-found", `address ${address}: systemd opened no such socket, only ${there}`);
 	}
 	return chosen;
 }

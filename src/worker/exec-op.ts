@@ -16,7 +16,7 @@ import { keepFailed } from "./keep-failed.ts";
 import { createTimeLimit, formatTimeout, limitsOf } from "./step-limits.ts";
 import { createStepLog } from "./step-log.ts";
 import { traceAccess } from "./step-trace.ts";
-import type { Output, WorkerServices } from "./worker.ts";
+import { clientsOf, type Output, type WorkerServices } from "./worker.ts";
 
 export interface ExecStep {
 	readonly op: ExecOp;
