@@ -36,6 +36,9 @@ export interface OpenHistoryOptions extends HistoryOptions {
 const collectEveryMs = 120_000;
 /** BuildKit's: clients send the last of their spans when they end. */
 const traceWaitMs = 3000;
+/** A trace takes milliseconds to write down, which builds that run would wait for. */
+const tracePatienceMs = 10_000;
+const traceAgainMs = 100;
 /** A listener that is so far behind does not listen. */
 const maxWaitingEvents = 4096;
 
@@ -135,7 +138,15 @@ class Queue implements History {
 			saving ??= this.#saveTrace(ref, take).finally(() => this.#traces.delete(ref));
 			return saving;
 		};
-		const timer = setTimeout(() => void save(), traceWaitMs).unref();
+		const due = performance.now() + traceWaitMs;
+		const saveInPeace = (): void => {
+			if (this.#active.size > 0 && performance.now() < due + tracePatienceMs) {
+				timer = setTimeout(saveInPeace, traceAgainMs).unref();
+			} else {
+				void save();
+			}
+		};
+		let timer = setTimeout(saveInPeace, traceWaitMs).unref();
 		this.#traces.set(ref, save);
 	}
 

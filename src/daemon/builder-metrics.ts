@@ -4,7 +4,7 @@ import type { CallRecord } from "../api/grpc.ts";
 import { canonicalCode } from "../api/tracing.ts";
 import type { CacheManager } from "../cache/cache.ts";
 import type { BuildFigures } from "../control/service.ts";
-import { buildBuckets, callBuckets, createMetrics, type MetricsRegistry } from "./metrics.ts";
+import { buildBuckets, callBuckets, createMetrics, type Labels, type MetricsRegistry } from "./metrics.ts";
 
 /** What a builder counts. Names are BuildKit's where it has the same: `buildkit_builds_total` and so on. */
 export interface BuilderMetrics {
@@ -37,6 +37,8 @@ export function createBuilderMetrics(options: BuilderMetricsOptions): BuilderMet
 		"Time from the start of a build to its end.",
 		buildBuckets,
 	);
+	/** The same object for the same labels, which the registry knows again. */
+	const callLabels = new Map<string, Labels>();
 	const calls = registry.histogram(
 		"rpc_server_call_duration_seconds",
 		"Time that calls took, by method and gRPC code.",
@@ -53,11 +55,17 @@ export function createBuilderMetrics(options: BuilderMetricsOptions): BuilderMet
 	return {
 		registry,
 		addCall({ path, error, startedMs, endedMs }) {
-			calls.observe((endedMs - startedMs) / 1000, {
-				rpc_method: path.slice(1),
-				rpc_response_status_code: canonicalCode(error?.code),
-				rpc_system_name: "grpc",
-			});
+			const key = error === undefined ? path : `${path} ${error.code}`;
+			let labels = callLabels.get(key);
+			if (labels === undefined) {
+				labels = {
+					rpc_method: path.slice(1),
+					rpc_response_status_code: canonicalCode(error?.code),
+					rpc_system_name: "grpc",
+				};
+				callLabels.set(key, labels);
+			}
+			calls.observe((endedMs - startedMs) / 1000, labels);
 		},
 		addBuild({ startedMs, endedMs, error, ...figures }) {
 			const status = error === undefined ? "success" : "failure";

@@ -158,7 +158,18 @@ function number(value: number): string {
 	return Number.isNaN(value) ? "NaN" : value > 0 ? "+Inf" : "-Inf";
 }
 
+const labelTexts = new WeakMap<Labels, string>();
+
 function labelText(labels: Labels): string {
+	let text = labelTexts.get(labels);
+	if (text === undefined) {
+		text = writeLabels(labels);
+		labelTexts.set(labels, text);
+	}
+	return text;
+}
+
+function writeLabels(labels: Labels): string {
 	const pairs = Object.entries(labels).map(([name, value]) => {
 		const text = value.replaceAll("\\", "\\\\").replaceAll('"', '\\"').replaceAll("\n", "\\n");
 		return `${name}="${text}"`;

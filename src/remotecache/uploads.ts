@@ -110,7 +110,9 @@ export class EarlyUploads implements AsyncDisposable {
 	}
 
 	async [Symbol.asyncDispose](): Promise<void> {
-		this.#stop.abort();
+		if (this.#targets.length > 0) {
+			this.#stop.abort();
+		}
 		await Promise.all(this.#running);
 	}
 }

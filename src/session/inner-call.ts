@@ -53,6 +53,8 @@ const maxWaiting = 65_536;
 /** Bytes are granted in portions. */
 const grantBytes = 256 << 10;
 const maxTimerMs = 2_147_483_647;
+/** One for all: each call would make one that mostly nobody sees. */
+const ended = new SlipwayError("unavailable", "the call has ended");
 
 interface WireMessage {
 	readonly pieces: readonly Uint8Array[];
@@ -119,7 +121,7 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 
 	send(message: Out): Promise<void> | undefined {
 		if (this.#end !== undefined) {
-			throw this.#end.error ?? new SlipwayError("unavailable", "the call has ended");
+			throw this.#end.error ?? ended;
 		}
 		if (this.wantsEnd) {
 			throw new SlipwayError("internal", "the call's direction has been closed");
@@ -243,7 +245,7 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 		this.#end = { error };
 		this.#options.signal.removeEventListener("abort", this.#onAbort);
 		clearTimeout(this.#deadline);
-		const gone = error ?? new SlipwayError("unavailable", "the call has ended");
+		const gone = error ?? ended;
 		this.#headers.reject(gone);
 		this.pending.length = 0;
 		this.pendingBytes = 0;

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { SlipwayError, toError } from "../errors/errors.ts";
@@ -143,6 +143,10 @@ function readDevices({ directories, warn }: DeviceRegistryOptions): ReadonlyMap<
 }
 
 function specFiles(directory: string): readonly string[] {
+	// Few machines have any, and clients ask for the workers' devices before each build: an exception costs more than the look.
+	if (!existsSync(directory)) {
+		return [];
+	}
 	try {
 		return readdirSync(directory)
 			.filter((name) => /\.(?:json|ya?ml)$/.test(name))
