@@ -5,9 +5,10 @@ import type { ExporterServices } from "../exporter/exporter.ts";
 import { boolean } from "../remotecache/attributes.ts";
 import { nameOf } from "../remotecache/cache-name.ts";
 import { maxConfigBytes } from "../remotecache/config.ts";
+import { readNotes, restoredLayers, writeNotes } from "../remotecache/mount-notes.ts";
 import { type PackedMount, parseMountConfig, writeMountConfig } from "../remotecache/mounts.ts";
 import type { ObjectStore } from "../remotecache/objects.ts";
-import { type MountPacker, packMount } from "../remotecache/pack-mount.ts";
+import { listMount, type MountPacker, packMount } from "../remotecache/pack-mount.ts";
 import type { RemoteCaches } from "../remotecache/remote-caches.ts";
 import type { CacheOptions, MountPlace } from "../remotecache/remotecache.ts";
 import { unpackMount } from "../remotecache/unpack-mount.ts";
@@ -62,6 +63,9 @@ export function openBuildMounts(
 			try {
 				using tree = treeOf(mount, ref, services);
 				await unpackMount(found.mount, tree.path, found.store, services.archiver, context);
+				if (targets.length > 0) {
+					writeNotes(ref, restoredLayers(await listMount(tree.path, services, context), found.mount));
+				}
 				return true;
 			} catch (error) {
 				context.signal.throwIfAborted();
@@ -91,7 +95,10 @@ export function openBuildMounts(
 			if (ref !== undefined) {
 				await using held = ref;
 				using tree = treeOf(mount, held, services);
-				return await packMount(name, tree.path, store, services, context);
+				const from = { store, known: readNotes(held) };
+				const { mount: packed, known } = await packMount(name, tree.path, from, services, context);
+				writeNotes(held, known);
+				return packed;
 			}
 		}
 		warn(context, `cache mount ${name} is in use and was not exported`);

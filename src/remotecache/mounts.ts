@@ -25,6 +25,8 @@ export interface PackedMount {
 export interface PackedLayer {
 	readonly digest: Digest;
 	readonly size: number;
+	/** Stands for the names of its files (`MountGroup.names`); lists of before it was written do not have it. */
+	readonly names?: string;
 }
 
 export interface RootAttributes {
@@ -71,19 +73,22 @@ function readMount(value: unknown, index: number): PackedMount {
 	const { mode, uid, gid } = (root ?? {}) as Readonly<Record<string, unknown>>;
 	return {
 		name,
-		layers: layers.map((layer: unknown) => {
-			const { digest, size } = (layer ?? {}) as Readonly<Record<string, unknown>>;
-			if (typeof digest !== "string" || !isDigest(digest) || !isSize(size)) {
-				throw invalid(`mount ${index} has a layer without digest or size`);
-			}
-			return { digest, size };
-		}),
+		layers: layers.map(parseLayer),
 		root: {
 			mode: isSize(mode) ? mode & 0o7777 : 0o755,
 			uid: isSize(uid) ? uid : 0,
 			gid: isSize(gid) ? gid : 0,
 		},
 	};
+}
+
+/** Throws `invalid-argument` for what is no such description. */
+export function parseLayer(layer: unknown): PackedLayer {
+	const { digest, size, names } = (layer ?? {}) as Readonly<Record<string, unknown>>;
+	if (typeof digest !== "string" || !isDigest(digest) || !isSize(size)) {
+		throw invalid("a layer has no digest or no size");
+	}
+	return { digest, size, ...(typeof names === "string" ? { names } : {}) };
 }
 
 function isSize(value: unknown): value is number {
