@@ -1,13 +1,18 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { createServer, type IncomingMessage, request, type Server } from "node:http";
+import { type AddressInfo, connect } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { type BuildHistoryRecord, emptyBuildHistoryRequest } from "../src/api/generated/control.ts";
 import { ExportTraceServiceRequest } from "../src/api/generated/otlp/collector.ts";
+import { emptySpan } from "../src/api/generated/otlp/trace.ts";
+import { openChannel } from "../src/api/grpc-client.ts";
 import { content } from "../src/api/services/content.ts";
 import { control } from "../src/api/services/control.ts";
+import { trace } from "../src/api/services/trace.ts";
 import { DaemonBench, type RunningDaemon, requireClients } from "./support/daemon.ts";
+import { busyboxBase } from "./support/slipway.ts";
 
 const signal = new AbortController().signal;
 
@@ -15,6 +20,7 @@ interface CollectedSpan {
 	readonly service: string;
 	readonly name: string;
 	readonly traceId: string;
+	readonly spanId: string;
 	readonly error: string;
 }
 
@@ -34,6 +40,7 @@ class Collector implements AsyncDisposable {
 					service: service?.$case === "stringValue" ? service.value : "",
 					name: span.name,
 					traceId: Buffer.from(span.traceId).toString("hex"),
+					spanId: Buffer.from(span.spanId).toString("hex"),
 					error: span.status?.message ?? "",
 				});
 			}
@@ -66,7 +73,15 @@ describe("a daemon that is watched", () => {
 	});
 	before(async () => {
 		daemon = await bench.startDaemon({
-			flags: ["--debugaddr", `unix://${debugSocket}`, "--debug", "--log-format", "json"],
+			flags: [
+				"--debugaddr",
+				`unix://${debugSocket}`,
+				"--debug",
+				"--log-format",
+				"json",
+				"--allow-insecure-entitlement",
+				"network.host",
+			],
 			env: {
 				OTEL_EXPORTER_OTLP_ENDPOINT: await collector.listen(),
 				OTEL_EXPORTER_OTLP_PROTOCOL: "http/protobuf",
@@ -169,6 +184,60 @@ describe("a daemon that is watched", () => {
 				error !== undefined,
 			);
 		}
+	});
+
+	test("programs of a step add to the trace of their build", async () => {
+		const spanId = Buffer.from("0102030405060708", "hex");
+		// Asked by the step, which goes on when its span has been taken.
+		let asked = "";
+		const server = createServer(async (request, response) => {
+			asked = (request.url ?? "").slice(1);
+			const socket = connect(join(bench.root, "otel-grpc.sock"));
+			await using channel = openChannel(socket);
+			const [, traceId = "", parent = ""] = asked.split("-");
+			const span = {
+				...emptySpan(),
+				traceId: Buffer.from(traceId, "hex"),
+				spanId,
+				parentSpanId: Buffer.from(parent, "hex"),
+				name: "compile",
+			};
+			const scopeSpans = [{ scope: undefined, spans: [span], schemaUrl: "" }];
+			const spans = { resource: undefined, scopeSpans, schemaUrl: "" };
+			await channel.unary(trace.export, { resourceSpans: [spans] }, { signal });
+			response.end();
+		}).listen(0, "127.0.0.1");
+		await once(server, "listening");
+		const { port } = server.address() as AddressInfo;
+		const run = `test -S /dev/otel-grpc.sock && test $OTEL_TRACES_EXPORTER = otlp && wget -q -O- http://127.0.0.1:${port}/$TRACEPARENT`;
+		try {
+			await bench.client([
+				"docker-buildx",
+				"--builder",
+				"slip",
+				"build",
+				...busyboxBase,
+				"--allow",
+				"network.host",
+				"-o",
+				"type=cacheonly",
+				bench.context({ Dockerfile: `FROM base\nUSER 1000\nRUN --network=host ${run}\n` }),
+			]);
+		} finally {
+			server.close();
+		}
+		const [, traceId = "", parent = ""] = asked.split("-");
+		const collected = (): boolean =>
+			collector.spans.some((span) => span.traceId === traceId && span.spanId === parent);
+		for (const end = performance.now() + 30_000; !collected() && performance.now() < end; ) {
+			await new Promise((wake) => setTimeout(wake, 50));
+		}
+		const step = collector.spans.find((span) => span.spanId === parent);
+		assert.match(step?.name ?? "", /RUN --network=host/);
+		assert.ok(
+			collector.spans.some((span) => span.name === "compile" && span.traceId === traceId),
+			"the collector has it too",
+		);
 	});
 
 	test("the collector gets spans of the daemon and of its client, in one trace; the last ones at its end", async () => {
