@@ -1,4 +1,5 @@
 import { SlipwayError } from "../errors/errors.ts";
+import { compileGoRegExp, type GoRegExp } from "../patterns/go-regexp.ts";
 
 /** A field of what is filtered, by its path; undefined if it has none such. */
 export type FilterFields = (path: readonly string[]) => string | undefined;
@@ -73,13 +74,10 @@ function parseSelector(scanner: Scanner): Filter {
 
 const operators: ReadonlySet<string> = new Set(["==", "!=", "~="]);
 
-/** A pattern that is none matches nothing. Go's flags at the beginning are those of JavaScript in a group. */
-function compile(pattern: string): RegExp | undefined {
-	const flags = /^\(\?([ims]+)\)/.exec(pattern);
+/** A pattern that is none matches nothing. */
+function compile(pattern: string): GoRegExp | undefined {
 	try {
-		return flags === null
-			? new RegExp(pattern, "u")
-			: new RegExp(pattern.slice(flags[0].length), `u${[...new Set(flags[1])].join("")}`);
+		return compileGoRegExp(pattern);
 	} catch {
 		return undefined;
 	}

@@ -5,6 +5,7 @@ import type {
 	SourcePolicyConstraint,
 	SourcePolicyRule,
 } from "../frontend/frontend.ts";
+import { compileGoRegExp, type GoMatch, type GoRegExp } from "../patterns/go-regexp.ts";
 
 /**
  * Source policies (spec/llb.md, section 9): which sources a build may use, and what is taken in their place. Within a policy the
@@ -129,10 +130,7 @@ function createSelector({ identifier, match }: SourcePolicyRule): Selector {
 			const pattern = lazily(() => goRegExp(identifier, (why) => `error parsing regexp: ${why}`));
 			return {
 				matches: (text) => pattern().test(text),
-				format: (text, template) => {
-					const all = new RegExp(pattern().source, "gu");
-					return text.replace(all, (...found: readonly unknown[]) => expand(template, matchOf(found)));
-				},
+				format: (text, template) => replaceAll(pattern(), text, template),
 			};
 		}
 		case "wildcard": {
@@ -140,57 +138,63 @@ function createSelector({ identifier, match }: SourcePolicyRule): Selector {
 			return {
 				matches: (text) => pattern().test(text),
 				format: (text, template) => {
-					const found = pattern().exec(text);
-					return found === null ? text : expand(template, { groups: [...found], names: {} });
+					const found = pattern().find(text);
+					return found === undefined ? text : expand(template, found, []);
 				},
 			};
 		}
 	}
 }
 
-function wildcardPattern(text: string): RegExp {
+function wildcardPattern(text: string): GoRegExp {
 	if (text.includes("**")) {
 		throw new SlipwayError(
 			"unknown",
 			`failed to translate wildcard ${JSON.stringify(text)} to regexp: invalid wildcard: "**"`,
 		);
 	}
-	const parts = text.split("*").map((part) => part.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"));
-	return new RegExp(`^${parts.join("(.*)")}$`, "u");
+	const parts = text.split("*").map((part) => part.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&"));
+	return compileGoRegExp(`^${parts.join("(.*)")}$`);
 }
 
-/** Go writes named groups with a P. What only Go knows is an error here, and never means something else. */
-function goRegExp(text: string, message: (why: string) => string): RegExp {
+function goRegExp(text: string, message: (why: string) => string): GoRegExp {
 	try {
-		return new RegExp(text.replaceAll("(?P<", "(?<"), "u");
+		return compileGoRegExp(text);
 	} catch (error) {
 		throw new SlipwayError("unknown", message((error as Error).message), { cause: error });
 	}
 }
 
-interface Match {
-	readonly groups: readonly (string | undefined)[];
-	readonly names: Readonly<Record<string, string | undefined>>;
-}
-
-/** The arguments of a replacer: groups, position, text, named groups. */
-function matchOf(found: readonly unknown[]): Match {
-	const last = found.at(-1);
-	const names = typeof last === "object" ? (last as Match["names"]) : {};
-	return {
-		groups: found.filter((each, at) => at < found.length - 2 && typeof each !== "number") as string[],
-		names,
-	};
+/** As Go's `ReplaceAllString`. */
+function replaceAll(pattern: GoRegExp, text: string, template: string): string {
+	let replaced = "";
+	let end = 0;
+	for (let from = 0; from <= text.length; ) {
+		const found = pattern.find(text, from);
+		if (found === undefined) {
+			break;
+		}
+		replaced += text.slice(end, found.start);
+		// Nothing right behind a match is no match of its own.
+		if (found.end > end || found.start === 0) {
+			replaced += expand(template, found, pattern.names);
+		}
+		end = found.end;
+		const width = (text.codePointAt(from) ?? 0) > 0xffff ? 2 : 1;
+		from = Math.max(from + width, end);
+	}
+	return replaced + text.slice(end);
 }
 
 /** As Go's `Expand`: `$name` takes the longest name of letters, digits and `_`; what is no group is empty. */
-function expand(template: string, { groups, names }: Match): string {
+function expand(template: string, { groups }: GoMatch, names: readonly string[]): string {
 	return template.replace(/\$(?:\$|\{(\w+)\}|(\w+))/g, (all, braced?: string, bare?: string) => {
 		if (all === "$$") {
 			return "$";
 		}
 		const name = braced ?? bare ?? "";
-		return (/^\d+$/.test(name) ? groups[Number(name)] : names[name]) ?? "";
+		const named = (each: string, at: number): boolean => each === name && groups[at] !== undefined;
+		return groups[/^\d+$/.test(name) ? Number(name) : names.findIndex(named)] ?? "";
 	});
 }
 
