@@ -15,7 +15,7 @@ import { control } from "../src/api/services/control.ts";
 import { llbBridge } from "../src/api/services/gateway.ts";
 import { SlipwayError } from "../src/errors/errors.ts";
 import { toDefinitionMessage } from "../src/llb/definition-message.ts";
-import { mkfile } from "../src/llb/file-steps.ts";
+import { copy, mkdir, mkfile, rm } from "../src/llb/file-steps.ts";
 import { image } from "../src/llb/sources.ts";
 import { type State, scratch } from "../src/llb/state.ts";
 import { type RealRegistry, startRealRegistry } from "../src/registry/real-registry.ts";
@@ -103,6 +103,24 @@ function solveRequest(state: State, more: Partial<SolveRequest>): SolveRequest {
 
 function refOf({ result }: SolveResponse): string {
 	return result?.result?.$case === "ref" ? result.result.value.id : "";
+}
+
+/** BuildKit's `Solve` message. */
+interface Failure {
+	readonly inputIDs?: readonly string[];
+	readonly mountIDs?: readonly string[];
+	readonly op?: { readonly exec?: { readonly meta: { readonly args: readonly string[] } } };
+	readonly file?: object;
+	readonly cache?: object;
+}
+
+function solveDetail(error: unknown): Failure {
+	assert.ok(error instanceof SlipwayError);
+	const detail = error.details.find(
+		(each) => each.kind === "foreign" && each.typeUrl.endsWith("errdefs.Solve+json"),
+	);
+	assert.ok(detail?.kind === "foreign");
+	return JSON.parse(Buffer.from(detail.value).toString());
 }
 
 /** All output of a process, then its code. */
@@ -200,15 +218,9 @@ suite("a client that is the frontend", () => {
 			assert.ok(error instanceof SlipwayError);
 			assert.match(error.message, /did not complete successfully: exit code: 4$/);
 			assert.equal(error.code, "unknown");
-			const detail = error.details.find(
-				(each) => each.kind === "foreign" && each.typeUrl.endsWith("errdefs.Solve+json"),
-			);
-			assert.ok(detail?.kind === "foreign");
-			const { mountIDs, op } = JSON.parse(Buffer.from(detail.value).toString()) as {
-				readonly mountIDs: readonly string[];
-				readonly op: { readonly exec: { readonly meta: { readonly args: readonly string[] } } };
-			};
-			assert.equal(op.exec.meta.args[0], "sh");
+			const { mountIDs = [], op, file, cache } = solveDetail(error);
+			assert.equal(op?.exec?.meta.args[0], "sh");
+			assert.deepEqual([file, cache], [undefined, undefined]);
 			await build.call(llbBridge.newContainer, {
 				...emptyNewContainerRequest(),
 				ContainerID: "c",
@@ -222,6 +234,48 @@ suite("a client that is the frontend", () => {
 				error: { code: 6, message: "seen enough", details: [] },
 			});
 			await assert.rejects(build.ended, { code: "already-exists", message: "seen enough" });
+		});
+	});
+
+	test("hears which file action or which input's content failed, and gets its trees", async () => {
+		await withBuild(async (build) => {
+			const failure = async (state: State): Promise<Failure> => {
+				const error = await build.solve(state, { Evaluate: true }).then(
+					() => assert.fail("it must fail"),
+					(thrown: unknown) => thrown,
+				);
+				return solveDetail(error);
+			};
+			const second = await failure(scratch().file([mkdir("/first", 0o755), rm("/nope")]));
+			assert.deepEqual(second.file, { index: "1" });
+			assert.deepEqual(
+				second.mountIDs?.map((id) => id !== ""),
+				[false, true],
+			);
+			const from = busybox().run({ args: ["touch", "/mark"] }).root;
+			const content = await failure(scratch().file(copy(from, "/nope", "/")));
+			assert.deepEqual(content.cache, {});
+			const container = {
+				...emptyNewContainerRequest(),
+				ContainerID: "c",
+				Mounts: [
+					{ ...emptyMount(), dest: "/", resultID: content.inputIDs?.[0] ?? "" },
+					{ ...emptyMount(), dest: "/left", resultID: second.mountIDs?.[1] ?? "" },
+				],
+			};
+			await build.call(llbBridge.newContainer, container);
+			const look = [start("look", ["ls", "-d", "/mark", "/left/first"]), input("look", "")];
+			assert.deepEqual(await build.exec(look), ["look: /left/first\n/mark\n[0]"]);
+			await build.call(llbBridge.releaseContainer, { ContainerID: "c" });
+
+			await build.call(llbBridge.newContainer, container);
+			const secretenv = [{ ID: "nobody's", name: "S", optional: false }];
+			const [running, refused] = [start("p", ["sleep", "1000"]), start("q", ["true"])];
+			assert.ok(refused.Input?.$case === "Init");
+			const init = { ...refused.Input, value: { ...refused.Input.value, secretenv } };
+			await assert.rejects(build.exec([running, { ...refused, Input: init }]), /no active sessions/);
+			// With the call that started it the container has ended.
+			await build.call(llbBridge.releaseContainer, { ContainerID: "c" });
 		});
 	});
 
