@@ -1,5 +1,12 @@
 import { posix } from "node:path";
-import type { BlockBlobClient, ContainerClient, RestError } from "@azure/storage-blob";
+import type { TokenCredential } from "@azure/identity";
+import type {
+	AnonymousCredential,
+	BlockBlobClient,
+	ContainerClient,
+	RestError,
+	StorageSharedKeyCredential,
+} from "@azure/storage-blob";
 import { SlipwayError, toError } from "../errors/errors.ts";
 import { parseBlobForm } from "./attributes.ts";
 import { type AzureOptions, parseAzureOptions } from "./azblob-options.ts";
@@ -37,11 +44,7 @@ export function createAzureBackend(env: Readonly<Record<string, string | undefin
 async function openAzureStore(options: AzureOptions): Promise<ObjectStore> {
 	// Loaded late: it takes longer than the rest of the program.
 	const sdk = await import("@azure/storage-blob");
-	const credential =
-		options.secretKey === undefined
-			? // An address that has a shared access signature needs no other login.
-				new sdk.AnonymousCredential()
-			: new sdk.StorageSharedKeyCredential(options.accountName, options.secretKey);
+	const credential = await credentialFor(options, sdk);
 	const service = new sdk.BlobServiceClient(options.accountUrl, credential, {
 		userAgentOptions: { userAgentPrefix: "slipway" },
 	});
@@ -112,6 +115,22 @@ async function openAzureStore(options: AzureOptions): Promise<ObjectStore> {
 	};
 }
 
+async function credentialFor(
+	{ login, accountName }: AzureOptions,
+	sdk: typeof import("@azure/storage-blob"),
+): Promise<StorageSharedKeyCredential | AnonymousCredential | TokenCredential> {
+	switch (login.kind) {
+		case "key":
+			return new sdk.StorageSharedKeyCredential(accountName, login.key);
+		case "signature":
+			return new sdk.AnonymousCredential();
+		case "environment": {
+			const { DefaultAzureCredential } = await import("@azure/identity");
+			return new DefaultAzureCredential();
+		}
+	}
+}
+
 async function makeContainer(container: ContainerClient): Promise<void> {
 	const signal = new AbortController().signal;
 	await mapped(`failed to get properties of cache container ${container.containerName}`, signal, async () => {
@@ -165,6 +184,10 @@ function fromSdk(error: unknown, what: string, signal: AbortSignal): SlipwayErro
 	if (error instanceof SlipwayError) {
 		return error;
 	}
+	const login = loginFailure(error);
+	if (login !== undefined) {
+		return new SlipwayError("permission-denied", `${what}: ${login}`, { cause: error });
+	}
 	const { statusCode: status, code, message } = error as Partial<RestError>;
 	const kind =
 		status === 404
@@ -175,8 +198,24 @@ function fromSdk(error: unknown, what: string, signal: AbortSignal): SlipwayErro
 					? "invalid-argument"
 					: "unavailable";
 	// The service repeats the whole request below its first line.
-	const [first = ""] = (message ?? "").split("\n");
+	const first = firstLine(message);
 	return new SlipwayError(kind, `${what}: ${code === undefined ? "" : `${code}: `}${first}`, {
 		cause: error,
 	});
+}
+
+/** Of `@azure/identity`: nothing that could log in was found, or it was refused. */
+function loginFailure(error: unknown): string | undefined {
+	const { name = "", message, errors } = error as Partial<AggregateError>;
+	if (!/^(?:CredentialUnavailable|Authentication|AggregateAuthentication)/.test(name)) {
+		return undefined;
+	}
+	const causes = (errors ?? [{ message }]).map((each: { readonly message?: string }) =>
+		firstLine(each.message),
+	);
+	return `no login to Azure succeeded (${causes.join("; ")}): give secret_access_key, an account_url with a shared access signature, or the builder one of the logins that Azure's DefaultAzureCredential looks for`;
+}
+
+function firstLine(text: string | undefined): string {
+	return text?.split("\n", 1)[0] ?? "";
 }

@@ -5,13 +5,19 @@ import type { CacheOptions } from "./remotecache.ts";
 export interface AzureOptions {
 	readonly accountUrl: string;
 	readonly accountName: string;
-	readonly secretKey: string | undefined;
+	readonly login: AzureLogin;
 	readonly container: string;
 	readonly prefix: string;
 	readonly manifestsPrefix: string;
 	readonly blobsPrefix: string;
 	readonly names: readonly string[];
 }
+
+/** `signature`: a shared access signature in the URL. `environment`: whatever Azure's default chain of credentials finds where the builder runs. */
+export type AzureLogin =
+	| { readonly kind: "key"; readonly key: string }
+	| { readonly kind: "signature" }
+	| { readonly kind: "environment" };
 
 /** Throws `invalid-argument` with BuildKit's messages. */
 export function parseAzureOptions(
@@ -35,16 +41,18 @@ export function parseAzureOptions(
 			`failed to create azblob config: unable to retrieve account name from account url or \${BUILDKIT_AZURE_STORAGE_ACCOUNT_NAME} or account_name attribute for azblob cache`,
 		);
 	}
-	const secretKey = attrs["secret_access_key"] || undefined;
-	if (secretKey === undefined && !url.searchParams.has("sig")) {
+	const key = attrs["secret_access_key"] ?? "";
+	const login: AzureLogin =
+		key !== "" ? { kind: "key", key } : { kind: url.searchParams.has("sig") ? "signature" : "environment" };
+	if (login.kind === "environment" && url.protocol === "http:") {
 		throw invalid(
-			"azblob cache needs secret_access_key, or an account_url with a shared access signature: other logins of Azure are not supported yet",
+			"azblob cache at an account_url without TLS needs secret_access_key or a shared access signature: other logins would be shown to everybody on the way",
 		);
 	}
 	return {
 		accountUrl,
 		accountName,
-		secretKey,
+		login,
 		container: attrs["container"] ?? env["BUILDKIT_AZURE_STORAGE_CONTAINER"] ?? "buildkit-cache",
 		prefix: attrs["prefix"] ?? env["BUILDKIT_AZURE_STORAGE_PREFIX"] ?? "",
 		manifestsPrefix: attrs["manifests_prefix"] ?? "manifests",

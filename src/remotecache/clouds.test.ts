@@ -248,6 +248,60 @@ test("gha: a config that somebody else writes is waited for, and skipped when he
 	assert.equal(pauses, 8);
 });
 
+test("s3: a proxy of the environment is asked, as by Go programs, but not for this machine", async () => {
+	await using cloud = await startFakeS3();
+	const attrs = (endpoint: string) => ({
+		bucket: "builds",
+		endpoint_url: endpoint,
+		use_path_style: "true",
+		retry_max_attempts: "1",
+		access_key_id: s3Login.accessKeyId,
+		secret_access_key: s3Login.secretAccessKey,
+	});
+	const env = { AWS_REGION: "eu", http_proxy: cloud.url };
+	// The fake service stands for a proxy: it takes whole addresses.
+	await send(createS3Backend(env), attrs("http://s3.invalid"), cacheOf(small));
+	assert.ok(cloud.objects.has(`/builds/blobs/${sha256(small)}`));
+	await assert.rejects(
+		send(createS3Backend({ ...env, no_proxy: ".invalid" }), attrs("http://s3.invalid"), cacheOf(small)),
+		/ENOTFOUND|EAI_AGAIN/,
+	);
+	await send(
+		createS3Backend({ ...env, http_proxy: "http://proxy.invalid" }),
+		attrs(cloud.url),
+		cacheOf(small),
+	);
+});
+
+test("s3: upload_parallelism is how many blobs are sent at a time", () => {
+	const backend = createS3Backend({});
+	const attrs = { bucket: "b", region: "r" };
+	assert.equal(backend.target?.({ ...attrs, upload_parallelism: "7" }, session).maxUploads, 7);
+	assert.equal(backend.target?.(attrs, session).maxUploads, undefined);
+});
+
+test("azblob: without a key or a signature the builder's own login is used, never over plain http", async (t) => {
+	const attrs = { account_url: "https://account.blob.invalid" };
+	// Nothing but variables of the environment is looked at: no network, no programs.
+	const before = process.env["AZURE_TOKEN_CREDENTIALS"];
+	process.env["AZURE_TOKEN_CREDENTIALS"] = "EnvironmentCredential";
+	t.after(() => {
+		delete process.env["AZURE_TOKEN_CREDENTIALS"];
+		Object.assign(process.env, before === undefined ? {} : { AZURE_TOKEN_CREDENTIALS: before });
+	});
+	await assert.rejects(send(createAzureBackend({}), attrs, cacheOf(small)), (error) => {
+		assert.match(
+			String(error),
+			/failed to get properties of cache container buildkit-cache: .*EnvironmentCredential/,
+		);
+		return hasCode(error, "permission-denied");
+	});
+	assert.throws(
+		() => createAzureBackend({}).target?.({ account_url: "http://account.blob.invalid" }, session),
+		/without TLS needs secret_access_key or a shared access signature/,
+	);
+});
+
 test("options that are wrong are told in BuildKit's words", () => {
 	const env = {};
 	const cases: readonly [CacheBackend, Readonly<Record<string, string>>, string][] = [

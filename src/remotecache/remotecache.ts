@@ -87,6 +87,8 @@ export interface CacheTarget {
 	/** Shown as the step's name: `exporting cache to registry`. */
 	readonly name: string;
 	readonly form: BlobForm;
+	/** Blobs that are sent at a time; default 4. */
+	readonly maxUploads?: number;
 	/** Brings the blob there unless it is there. Called once per digest and build. */
 	sendBlob(blob: CacheBlob, context: StepContext): Promise<void>;
 	/** Makes the cache visible; all its blobs are there. The answer becomes part of the build's response. */

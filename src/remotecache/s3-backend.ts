@@ -13,21 +13,41 @@ const partBytes = 16 << 20;
 const maxCopyBytes = 5 * 1024 ** 3;
 
 /** `type=s3`: objects in a bucket of Amazon S3, or of a service that speaks its protocol. */
-export function createS3Backend(env: Readonly<Record<string, string | undefined>>): CacheBackend {
+export function createS3Backend(env: Environment): CacheBackend {
 	const storeOf = (attrs: CacheOptions["attrs"], suffix = ""): (() => Promise<ObjectStore>) => {
 		const options = parseS3Options(attrs, env);
 		const names = options.names.map((name) => name + suffix);
-		return lazily(() => openS3Store({ ...options, names }));
+		return lazily(() => openS3Store({ ...options, names }, proxiesOf(env)));
 	};
 	return {
 		type: "s3",
-		target: (attrs) => objectTarget("exporting cache to Amazon S3", parseBlobForm(attrs), storeOf(attrs)),
+		target: (attrs) => {
+			const { maxUploads } = parseS3Options(attrs, env);
+			return {
+				...objectTarget("exporting cache to Amazon S3", parseBlobForm(attrs), storeOf(attrs)),
+				...(maxUploads === undefined ? {} : { maxUploads }),
+			};
+		},
 		origin: (attrs) => objectOrigin(nameOf({ type: "s3", attrs }), storeOf(attrs)),
 		mounts: (attrs) => ({ name: "Amazon S3", open: storeOf(attrs, mountsSuffix) }),
 	};
 }
 
-async function openS3Store(options: S3Options): Promise<ObjectStore> {
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** What Go programs make of the environment: programs of this machine are never asked through a proxy. */
+function proxiesOf(env: Environment): Readonly<Record<string, string>> {
+	const read = (name: string): string => env[name.toUpperCase()] || env[name] || "";
+	return {
+		HTTP_PROXY: read("http_proxy"),
+		HTTPS_PROXY: read("https_proxy"),
+		NO_PROXY: [read("no_proxy"), "localhost", "127.0.0.1", "[::1]", "::1"]
+			.filter((each) => each !== "")
+			.join(),
+	};
+}
+
+async function openS3Store(options: S3Options, proxyEnv: ReturnType<typeof proxiesOf>): Promise<ObjectStore> {
 	// Half a second of loading that only those pay who use it.
 	const sdk = await import("@aws-sdk/client-s3");
 	const { bucket, prefix } = options;
@@ -35,6 +55,7 @@ async function openS3Store(options: S3Options): Promise<ObjectStore> {
 		region: options.region,
 		requestChecksumCalculation: "WHEN_REQUIRED",
 		responseChecksumValidation: "WHEN_REQUIRED",
+		requestHandler: { httpAgent: { proxyEnv }, httpsAgent: { proxyEnv } },
 		...(options.credentials === undefined ? {} : { credentials: options.credentials }),
 		...(options.endpoint === undefined
 			? {}

@@ -19,6 +19,7 @@ export interface S3Options {
 	readonly usePathStyle: boolean;
 	readonly retryMode: "standard" | "adaptive" | undefined;
 	readonly maxAttempts: number | undefined;
+	readonly maxUploads: number | undefined;
 }
 
 /** Throws `invalid-argument` with BuildKit's messages. */
@@ -34,7 +35,7 @@ export function parseS3Options(
 	if (region === undefined) {
 		throw invalid("region ($AWS_REGION) not set for s3 cache");
 	}
-	positive(attrs, "upload_parallelism");
+	// For a header that Google's storage changes after it was signed; it is not sent here in any case.
 	boolean(attrs, "disable_accept_encoding");
 	const retryMode = attrs["retry_mode"];
 	if (retryMode !== undefined && retryMode !== "standard" && retryMode !== "adaptive") {
@@ -58,6 +59,7 @@ export function parseS3Options(
 		usePathStyle: boolean(attrs, "use_path_style") ?? false,
 		retryMode,
 		maxAttempts: positive(attrs, "retry_max_attempts"),
+		maxUploads: positive(attrs, "upload_parallelism"),
 	};
 }
 

@@ -1,4 +1,4 @@
-import { createLimit } from "../async/limit.ts";
+import { createLimit, type Limit } from "../async/limit.ts";
 import type { BlobOptions, ImmutableRef } from "../cache/cache.ts";
 import { withStatus } from "../exporter/status.ts";
 import { type Digest, sha256 } from "../oci/digest.ts";
@@ -6,21 +6,22 @@ import { discardProgress } from "../progress/progress.ts";
 import type { StepContext } from "../solver/solver.ts";
 import type { BlobForm, CacheBlob, CacheTarget } from "./remotecache.ts";
 
-/** Blobs on their way to one target; registries limit themselves further. */
-const maxUploads = 4;
+/** Blobs on their way to one target that does not say; registries limit themselves further. */
+const defaultUploads = 4;
 /** Results that are compressed while steps run: those need the processors too. */
 const maxEarly = 1;
 
 /** Sends each blob to one target once, several at a time. */
 export class Uploads {
 	readonly #target: CacheTarget;
-	readonly #limit = createLimit(maxUploads);
+	readonly #limit: Limit;
 	readonly #sent = new Map<Digest, Promise<void>>();
 	/** True if it was sent. */
 	readonly #early = new Map<Digest, Promise<boolean>>();
 
 	constructor(target: CacheTarget) {
 		this.#target = target;
+		this.#limit = createLimit(target.maxUploads ?? defaultUploads);
 	}
 
 	/** Shown as `writing layer …`. */
