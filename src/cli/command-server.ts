@@ -102,7 +102,7 @@ export async function serveCommands(options: CommandServerOptions): Promise<Comm
 	});
 	rmSync(options.path, { force: true });
 	await new Promise<void>((listening, failed) => {
-		server.once("error", (error) => failed(wrap(error, `cannot listen on ${options.path}`)));
+		server.on("error", (error) => failed(wrap(error, `cannot listen on ${options.path}`)));
 		server.listen(options.path, listening);
 	});
 	chmodSync(options.path, 0o600);

@@ -5,6 +5,7 @@ import { startDaemon } from "../daemon/daemon.ts";
 import { defaultAddressOf, defaultConfigFileOf } from "../daemon/default-places.ts";
 import { defaultRoot } from "../daemon/default-root.ts";
 import type { GcSettings } from "../daemon/gc-policy.ts";
+import { createLastResort } from "../daemon/last-resort.ts";
 import { createLogger } from "../daemon/logger.ts";
 import { type ConfigFlags, mergeConfig } from "../daemon/merge-config.ts";
 import { isRootless } from "../daemon/rootless.ts";
@@ -55,10 +56,6 @@ export async function daemonCommand(argv: readonly string[], terminal: Terminal)
 	if (flags.bool("trace")) {
 		logger.log("warning", "--trace option is deprecated; use --log-level=trace instead");
 	}
-	// An error that nobody waited for is a fault of ours in one call; it does not end those of all others.
-	process.on("unhandledRejection", (reason) => {
-		logger.log("error", `unexpected: ${reason instanceof Error ? (reason.stack ?? reason.message) : reason}`);
-	});
 	// Files get the modes that builds give them.
 	process.umask(0);
 	const traceSocket = config.traceSocket ?? defaultTraceSocket(config.root);
@@ -71,12 +68,13 @@ export async function daemonCommand(argv: readonly string[], terminal: Terminal)
 			drainMs: durationMs(flags, "drain-timeout") ?? defaultDrainMs,
 		},
 	);
+	using lastResort = createLastResort({ logger, stop: daemon.stop });
 	if (terminal.interrupted.aborted) {
 		daemon.stop();
 	}
 	terminal.interrupted.addEventListener("abort", () => daemon.stop());
 	await daemon.stopped;
-	return 0;
+	return lastResort.gaveUp ? 1 : 0;
 }
 
 /** Undefined where no socket can have the name, sun_path of unix(7). */

@@ -166,12 +166,15 @@ function isLoopback(host: string): boolean {
 function newServer(tls: TlsOptions | undefined, { onConnection, warn }: ListenOptionsOf): Server {
 	const accept = (socket: Socket): void => {
 		socket.setNoDelay(true);
+		// Whoever serves it hears of the end by `close`.
+		socket.on("error", () => {});
 		onConnection(socket);
 	};
-	if (tls === undefined) {
-		return createServer(accept);
-	}
-	const server = createTlsServer(tls, accept);
+	const server = tls === undefined ? createServer(accept) : createTlsServer(tls, accept);
+	// Such as that no more files can be opened: it is about one connection.
+	server.once("listening", () => {
+		server.on("error", (error) => warn(`cannot accept a connection: ${error.message}`));
+	});
 	server.on("tlsClientError", (error, socket) => {
 		warn(`connection from ${socket.remoteAddress ?? "a client"} refused: ${error.message}`);
 		socket.destroy();
@@ -185,7 +188,7 @@ function start(
 	address: () => string,
 ): Promise<Listener> {
 	return new Promise((resolve, reject) => {
-		server.once("error", (error) => reject(wrap(error, "cannot listen")));
+		server.on("error", (error) => reject(wrap(error, "cannot listen")));
 		server.listen(where, () => {
 			resolve({
 				address: address(),

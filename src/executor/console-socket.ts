@@ -28,7 +28,7 @@ export async function openConsoleSocket(): Promise<ConsoleSocket> {
 	const server = createServer({ pauseOnConnect: true }, (socket) => {
 		receive(socket).then(resolve, reject);
 	});
-	await new Promise<void>((done, failed) => server.once("error", failed).listen(path, done));
+	await new Promise<void>((done, failed) => server.on("error", failed).listen(path, done));
 	return {
 		path,
 		terminal,

@@ -38,7 +38,7 @@ export async function listenAsAgent({
 	const server = createServer({ allowHalfOpen }, (client) => onConnection(hold(client), hold));
 	try {
 		await new Promise<void>((done, failed) => {
-			server.once("error", failed);
+			server.on("error", failed);
 			server.listen(socketPath, done);
 		});
 		changeOwner(socketPath, owner.uid, owner.gid);
