@@ -12,7 +12,7 @@ import { content } from "../src/api/services/content.ts";
 import { control } from "../src/api/services/control.ts";
 import { trace } from "../src/api/services/trace.ts";
 import { DaemonBench, type RunningDaemon, requireClients } from "./support/daemon.ts";
-import { busyboxBase } from "./support/slipway.ts";
+import { busyboxBase, Workbench } from "./support/slipway.ts";
 
 const signal = new AbortController().signal;
 
@@ -21,6 +21,7 @@ interface CollectedSpan {
 	readonly name: string;
 	readonly traceId: string;
 	readonly spanId: string;
+	readonly parentId: string;
 	readonly error: string;
 }
 
@@ -41,6 +42,7 @@ class Collector implements AsyncDisposable {
 					name: span.name,
 					traceId: Buffer.from(span.traceId).toString("hex"),
 					spanId: Buffer.from(span.spanId).toString("hex"),
+					parentId: Buffer.from(span.parentSpanId).toString("hex"),
 					error: span.status?.message ?? "",
 				});
 			}
@@ -257,4 +259,28 @@ describe("a daemon that is watched", () => {
 			assert.ok(level !== undefined && msg !== undefined && time !== undefined, line);
 		}
 	});
+});
+
+test("slipway build sends its spans to the collector of its own environment, below the span that this names", async () => {
+	await using collector = new Collector();
+	using bench = new Workbench({ background: true });
+	const traceId = "0af7651916cd43dd8448eb211c80319c";
+	const env = {
+		TRACEPARENT: `00-${traceId}-b7ad6b7169203331-01`,
+		OTEL_EXPORTER_OTLP_ENDPOINT: await collector.listen(),
+		OTEL_EXPORTER_OTLP_PROTOCOL: "http/protobuf",
+	};
+	const context = bench.context({ Dockerfile: "FROM scratch\nCOPY Dockerfile /a\n" });
+	for (const where of [[], ["--in-process"]]) {
+		bench.stop();
+		collector.spans.length = 0;
+		await bench.build([...where, "-o", "type=cacheonly", context], { env });
+		const named = (name: string): CollectedSpan | undefined =>
+			collector.spans.find((span) => span.name === name);
+		assert.equal(named("build")?.parentId, "b7ad6b7169203331");
+		assert.equal(named("build")?.service, "slipway");
+		assert.equal(named("moby.buildkit.v1.Control/Solve")?.parentId, named("build")?.spanId);
+		assert.ok(collector.spans.some(({ name }) => name.endsWith("[1/1] COPY Dockerfile /a")));
+		assert.ok(collector.spans.every((span) => span.traceId === traceId));
+	}
 });

@@ -54,7 +54,12 @@ async function serve(argv: readonly string[], terminal: Terminal): Promise<numbe
 	const { mergeConfig } = await import("../daemon/merge-config.ts");
 	const { loadConfigFile } = await import("../daemon/config-file.ts");
 	const { createLogger } = await import("../daemon/logger.ts");
-	const config = mergeConfig(
+	// These places are those of the machine's daemon.
+	const {
+		debugAddress: _,
+		traceSocket: __,
+		...config
+	} = mergeConfig(
 		loadConfigFile(defaultConfigFile),
 		{
 			addresses: [`unix://${place.apiSocket}`],
@@ -66,12 +71,16 @@ async function serve(argv: readonly string[], terminal: Terminal): Promise<numbe
 		},
 		root,
 	);
+	const logger = createLogger(config.log, (line) => terminal.stderr.write(line));
 	await using daemon = await startDaemon(config, {
-		env,
-		logger: createLogger(config.log, (line) => terminal.stderr.write(line)),
+		// Commands send their traces themselves: each to where its own environment says.
+		env: Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith("OTEL_"))),
+		logger,
 		version: builderVersion,
 		drainMs,
 	});
+	const { createLastResort } = await import("../daemon/last-resort.ts");
+	using lastResort = createLastResort({ logger, stop: daemon.stop });
 	const { serveCommands } = await import("./command-server.ts");
 	const { runCommand } = await import("./run-command.ts");
 	let busy: Disposable | undefined;
@@ -106,5 +115,5 @@ async function serve(argv: readonly string[], terminal: Terminal): Promise<numbe
 	terminal.interrupted.addEventListener("abort", () => daemon.stop());
 	terminal.stdout.write("listening\n");
 	await daemon.stopped;
-	return 0;
+	return lastResort.gaveUp ? 1 : 0;
 }

@@ -1,9 +1,11 @@
 import { writeFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import type { SolveRequest } from "../client/client.ts";
+import type { CommandTrace } from "../client/command-trace.ts";
 import type { BuildOptions, BuildResponse } from "../control/control.ts";
 import type { Explanation } from "../control/explain.ts";
-import { hasCode, SlipwayError, wrap } from "../errors/errors.ts";
+import { version } from "../daemon/version.ts";
+import { hasCode, SlipwayError, toError, wrap } from "../errors/errors.ts";
 import type { ProgressSink } from "../progress/progress.ts";
 import type { LocalSessionOptions } from "../session/local-session.ts";
 import { buildFlags } from "./build-flags.ts";
@@ -63,6 +65,7 @@ async function runBuild(
 	};
 	let response: BuildResponse;
 	let explanation: Explanation | undefined;
+	await using trace = await commandTrace(terminal);
 	try {
 		response = await (builderAddress(flags, terminal) === undefined ? solveHere : solveElsewhere)(
 			plan,
@@ -70,6 +73,7 @@ async function runBuild(
 			terminal,
 			progress,
 			{
+				...(trace === undefined ? {} : { trace }),
 				...(plan.explain === undefined
 					? {}
 					: {
@@ -88,6 +92,10 @@ async function runBuild(
 						}),
 			},
 		);
+		trace?.end();
+	} catch (thrown) {
+		trace?.end(toError(thrown).message);
+		throw thrown;
 	} finally {
 		display.end();
 		// Also of a build that failed: they may be why.
@@ -113,7 +121,7 @@ type Solve = (
 	flags: ParsedFlags,
 	terminal: Terminal,
 	progress: ProgressSink,
-	watch: Pick<BuildOptions, "explain" | "onFailedProcess">,
+	watch: Pick<BuildOptions, "explain" | "onFailedProcess"> & { readonly trace?: CommandTrace },
 ) => Promise<BuildResponse>;
 
 async function printExplanation(
@@ -129,7 +137,28 @@ async function printExplanation(
 	}
 }
 
-const solveHere: Solve = async (plan, flags, terminal, progress, watch) => {
+/** The spans of this command, if somebody wants to have them. */
+async function commandTrace({ env, stderr }: Terminal): Promise<CommandTrace | undefined> {
+	const reasons = [
+		"TRACEPARENT",
+		"OTEL_TRACES_EXPORTER",
+		"OTEL_EXPORTER_OTLP_ENDPOINT",
+		"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+	];
+	if (!reasons.some((name) => env[name])) {
+		return undefined;
+	}
+	const { openCommandTrace } = await import("../client/command-trace.ts");
+	return openCommandTrace({
+		name: "build",
+		argv: ["slipway", "build"],
+		program: { name: "slipway", version },
+		env,
+		warn: (message) => void stderr.write(`WARNING: ${message}\n`),
+	});
+}
+
+const solveHere: Solve = async (plan, flags, terminal, progress, { trace, ...watch }) => {
 	const { createLocalSession } = await import("../session/local-session.ts");
 	// Of this process also where it is the daemon's: that has the same user.
 	const why = process.env["SLIPWAY_SINGLE_ID"];
@@ -142,6 +171,12 @@ const solveHere: Solve = async (plan, flags, terminal, progress, watch) => {
 	];
 	await using engine = await terminal.openEngine(engineOptions(flags, terminal));
 	await using session = createLocalSession(plan.lends);
+	const spans =
+		trace &&
+		(await import("../control/build-trace.ts")).traceBuild(trace.tracing, {
+			parent: trace.context,
+			ref: plan.ref,
+		});
 	try {
 		return await engine.build(
 			{
@@ -153,12 +188,13 @@ const solveHere: Solve = async (plan, flags, terminal, progress, watch) => {
 			},
 			{
 				session,
-				progress,
+				progress: spans === undefined ? progress : eachOf([progress, spans]),
 				signal: terminal.interrupted,
 				...watch,
 			},
 		);
 	} finally {
+		spans?.end();
 		if (flags.bool("debug")) {
 			for (const note of engine.notes) {
 				terminal.stderr.write(`DEBUG: ${note}\n`);
@@ -167,7 +203,17 @@ const solveHere: Solve = async (plan, flags, terminal, progress, watch) => {
 	}
 };
 
-const solveElsewhere: Solve = async (plan, flags, terminal, progress) => {
+function eachOf(sinks: readonly ProgressSink[]): ProgressSink {
+	return {
+		write(event) {
+			for (const sink of sinks) {
+				sink.write(event);
+			}
+		},
+	};
+}
+
+const solveElsewhere: Solve = async (plan, flags, terminal, progress, { trace }) => {
 	if (plan.explain !== undefined) {
 		throw new SlipwayError(
 			"unimplemented",
@@ -187,6 +233,7 @@ const solveElsewhere: Solve = async (plan, flags, terminal, progress) => {
 	await using client = await connectClient(builderAddress(flags, terminal) ?? "", {
 		env: terminal.env,
 		signal: terminal.interrupted,
+		trace,
 		...(directory === undefined ? {} : { tls: tlsDirectory(resolve(terminal.cwd, directory)) }),
 	});
 	return await client.solve(

@@ -32,16 +32,6 @@ export interface CommandTraceOptions {
 	readonly warn: (message: string) => void;
 }
 
-/** Whether somebody wants to know of the commands that run in this environment. */
-export function isTraced(env: CommandTraceOptions["env"]): boolean {
-	return Boolean(
-		env["TRACEPARENT"] ||
-			env["OTEL_TRACES_EXPORTER"] ||
-			env["OTEL_EXPORTER_OTLP_ENDPOINT"] ||
-			env["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"],
-	);
-}
-
 /** More are lost: they wait for a builder that may never come. As BuildKit's clients. */
 const maxKeptSpans = 256;
 const deliveryMs = 2000;
