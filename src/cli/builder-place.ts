@@ -1,5 +1,6 @@
 import { lstatSync, mkdirSync, readlinkSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { defaultConfigFile } from "../daemon/config.ts";
 import { defaultRoot, ownUid } from "../daemon/default-root.ts";
 import { version } from "../daemon/version.ts";
 
@@ -41,15 +42,18 @@ export function builderPlace(root: string, env: Env): BuilderPlace | undefined {
 
 /**
  * What must be the same in a client and the daemon that works for it, as the builder has it from its own process: the program,
- * the tools and proxies of the environment, the mask of new files, and the file systems that paths are looked up in.
+ * the tools and proxies of the environment, the mask of new files, and the machine's configuration, which is read at the start.
  */
 export function builderIdentity(options: {
 	readonly program: string;
 	readonly env: Env;
 	readonly engine: readonly string[];
+	/** Default: the machine's `buildkitd.toml`. */
+	readonly configFile?: string;
 }): readonly string[] {
 	const { program, env } = options;
 	const file = statSync(program);
+	const config = statSync(options.configFile ?? defaultConfigFile, { throwIfNoEntry: false });
 	const variables = [
 		"PATH",
 		"http_proxy",
@@ -65,6 +69,7 @@ export function builderIdentity(options: {
 		`${version} ${program} ${file.size} ${file.mtimeMs}`,
 		...variables.map((name) => `${name}=${env[name] ?? ""}`),
 		`umask=${process.umask()}`,
+		config === undefined ? "no config" : `config ${config.size} ${config.mtimeMs}`,
 		...options.engine,
 	];
 }

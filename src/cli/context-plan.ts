@@ -1,4 +1,4 @@
-import { statSync } from "node:fs";
+import { type Stats, statSync } from "node:fs";
 import { resolve } from "node:path";
 import type { ContentReader } from "../content/content.ts";
 import { openOciLayout } from "../content/oci-layout-reader.ts";
@@ -50,6 +50,12 @@ export async function planContexts(request: ContextRequest): Promise<ContextPlan
 	Object.assign(options, main.options);
 	Object.assign(directories, main.directories);
 	for (const [name, value] of keyValues("build-context", request.named)) {
+		if (value === "") {
+			throw new SlipwayError(
+				"invalid-argument",
+				`build context ${name} has no place: use --build-context ${name}=DIRECTORY, or a URL, docker-image:// or oci-layout:// after the =`,
+			);
+		}
 		const key = `context:${contextName(name)}`;
 		if (value.startsWith("oci-layout://")) {
 			const store = `store${Object.keys(contentStores).length}`;
@@ -81,13 +87,16 @@ async function* nothing(): AsyncGenerator<Uint8Array> {}
 
 /** A build need not use a context, but whoever names one means something that exists. */
 function requireDirectory(name: string, path: string): void {
-	let isDirectory: boolean;
+	let found: Stats | undefined;
 	try {
-		isDirectory = statSync(path).isDirectory();
+		found = statSync(path, { throwIfNoEntry: false });
 	} catch (error) {
 		throw wrap(error, `failed to get build context ${name}`);
 	}
-	if (!isDirectory) {
+	if (found === undefined) {
+		throw new SlipwayError("not-found", `failed to get build context ${name}: path ${path} not found`);
+	}
+	if (!found.isDirectory()) {
 		throw new SlipwayError(
 			"invalid-argument",
 			`failed to get build context ${name}: ${path} is not a directory`,

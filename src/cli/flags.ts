@@ -17,6 +17,8 @@ export interface FlagSpec {
 	readonly help: string;
 	/** A flag of buildx that Slipway does not have yet: using it is an error that says this. */
 	readonly missing?: string;
+	/** The one thing that a missing flag may say: that what it is for is not wanted. */
+	readonly mayBeFalse?: boolean;
 }
 
 export interface ParsedFlags {
@@ -56,6 +58,12 @@ export function parseFlags(
 			queue.unshift(rest);
 		}
 		if (spec.missing !== undefined) {
+			if (spec.mayBeFalse && isFalse(text ?? queue[0] ?? "")) {
+				if (text === undefined) {
+					queue.shift();
+				}
+				continue;
+			}
 			throw new SlipwayError("unimplemented", `flag --${spec.name} is not supported yet: ${spec.missing}`);
 		}
 		const list = values.get(spec.name) ?? [];
@@ -118,13 +126,17 @@ export function parseBool(name: string, text: string): "true" | "false" {
 	if (["1", "t", "T", "true", "TRUE", "True"].includes(text)) {
 		return "true";
 	}
-	if (["0", "f", "F", "false", "FALSE", "False"].includes(text)) {
+	if (isFalse(text)) {
 		return "false";
 	}
 	throw new SlipwayError(
 		"invalid-argument",
 		`invalid argument ${JSON.stringify(text)} for "--${name}" flag: expected true or false`,
 	);
+}
+
+function isFalse(text: string): boolean {
+	return ["0", "f", "F", "false", "FALSE", "False"].includes(text);
 }
 
 /** Lines of help for flags that exist, aligned. */

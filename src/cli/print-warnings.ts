@@ -13,7 +13,7 @@ export function printWarnings(
 		return;
 	}
 	const noun = unique.length === 1 ? "1 warning found" : `${unique.length} warnings found`;
-	const heading = `${noun}${debug ? "" : " (use docker --debug to expand)"}:`;
+	const heading = `${noun}${debug ? "" : " (use --debug to expand)"}:`;
 	const coloured = stderr.isTTY === true && !env["NO_COLOR"] ? `\x1b[33m${heading}\x1b[0m` : heading;
 	const items = unique.map((warning) => ` - ${warning.short}\n${debug ? inFull(warning) : ""}`);
 	stderr.write(`\n ${coloured}\n${items.join("")}`);

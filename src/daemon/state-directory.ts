@@ -1,7 +1,8 @@
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { type Database, openDatabase } from "../database/database.ts";
 import { hasCode, SlipwayError, wrap } from "../errors/errors.ts";
+import { makeDirectories } from "../sys/make-directories.ts";
 
 /** Everything that a builder keeps lies below one directory, which one process uses at a time. */
 export interface StateDirectory extends Disposable {
@@ -21,7 +22,7 @@ export class StateDirectoryInUse extends SlipwayError {
 export function openStateDirectory(root: string): StateDirectory {
 	const owner = join(root, "owner");
 	try {
-		mkdirSync(root, { recursive: true, mode: 0o700 });
+		makeDirectories(root, 0o700);
 	} catch (error) {
 		throw wrap(error, `state directory ${root} cannot be made; choose another with --root`);
 	}

@@ -97,7 +97,11 @@ test("openBuildContext refuses what is no context, in buildx's words", async () 
 		["", undefined, 'please specify build context (e.g. "." for the current directory)'],
 		["-", "-", "invalid argument: can't use stdin for both build context and dockerfile"],
 		["./nowhere", undefined, 'unable to prepare context: path "./nowhere" not found'],
-		[join(here.path, "file"), undefined, `unable to prepare context: path "${here.path}/file" not found`],
+		[
+			join(here.path, "file"),
+			undefined,
+			`unable to prepare context: "${here.path}/file" is not a directory; a Dockerfile of another name is given with --file`,
+		],
 		[join(here.path, "file/x"), undefined, `unable to prepare context: path "${here.path}/file/x" not found`],
 	] as const) {
 		await assert.rejects(open(context, dockerfile), { message });

@@ -1,4 +1,4 @@
-import { readdirSync, statSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { basename, dirname, isAbsolute, resolve } from "node:path";
 import { SlipwayError, wrap } from "../errors/errors.ts";
 import {
@@ -54,6 +54,11 @@ export async function openBuildContext(request: BuildContextRequest): Promise<Bu
 	}
 	if (isRemoteContext(context)) {
 		return fromRemote(request);
+	}
+	if (existsSync(resolve(request.cwd ?? "", context))) {
+		throw invalid(
+			`unable to prepare context: ${JSON.stringify(context)} is not a directory; a Dockerfile of another name is given with --file`,
+		);
 	}
 	throw new SlipwayError("not-found", `unable to prepare context: path ${JSON.stringify(context)} not found`);
 }
