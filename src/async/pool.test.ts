@@ -37,6 +37,16 @@ test("more jobs than threads are all done", async () => {
 	);
 });
 
+test("companions run on one thread, whatever else comes in between", async () => {
+	await using pool = createThreadPool({ size: 2 });
+	const companion = {};
+	const first = await probe(pool, { kind: "thread" }, { companion });
+	for (let round = 0; round < 4; round++) {
+		assert.notEqual(await probe(pool, { kind: "thread" }), first);
+		assert.equal(await probe(pool, { kind: "thread" }, { companion }), first);
+	}
+});
+
 test("an error crosses with code, message, details and cause", async () => {
 	await using pool = createThreadPool({ size: 1 });
 	await assert.rejects(probe(pool, { kind: "fail" }), (error: Error) => {

@@ -10,6 +10,8 @@ export interface RunOptions {
 	readonly transfer?: readonly MessagePortOrBuffer[];
 	/** What the job posts, in order, all of it before the promise resolves. */
 	readonly onMessage?: (message: unknown) => void;
+	/** Jobs with the same one run on the same thread if that is idle when they can start: what one keeps there, the next finds. */
+	readonly companion?: object;
 }
 
 export interface ThreadPoolOptions {
@@ -54,6 +56,8 @@ interface Task {
 interface Thread {
 	readonly worker: Worker;
 	task: Task | undefined;
+	/** Of its last job, as long as whoever gave the job may come again. */
+	companion: WeakRef<object> | undefined;
 }
 
 /** Sources run as they are; the bundle keeps shared code in `chunks/` and entry points in their rooms, so one level up is right for both. */
@@ -155,23 +159,29 @@ class Pool implements ThreadPool {
 	}
 
 	#schedule(): void {
-		while (this.#waiting.length > 0) {
-			let thread = [...this.#threads].find((each) => each.task === undefined);
+		for (let task = this.#waiting[0]; task !== undefined; task = this.#waiting[0]) {
+			const thread = this.#threadFor(task.options.companion);
 			if (thread === undefined) {
-				if (this.#threads.size >= this.size) {
-					return;
-				}
-				thread = this.#start();
+				return;
 			}
-			const task = this.#waiting.shift();
-			if (task !== undefined) {
-				this.#give(thread, task);
-			}
+			this.#waiting.shift();
+			this.#give(thread, task);
 		}
+	}
+
+	/** One that did the companion's last job; else one that nobody comes back to; else any. */
+	#threadFor(companion: object | undefined): Thread | undefined {
+		const idle = [...this.#threads].filter((each) => each.task === undefined);
+		return (
+			(companion === undefined ? undefined : idle.find((each) => each.companion?.deref() === companion)) ??
+			idle.find((each) => each.companion?.deref() === undefined) ??
+			(this.#threads.size < this.size ? this.#start() : idle[0])
+		);
 	}
 
 	#give(thread: Thread, task: Task): void {
 		thread.task = task;
+		thread.companion = task.options.companion && new WeakRef(task.options.companion);
 		thread.worker.ref();
 		try {
 			const message: ToThread = { kind: "run", job: task.job, input: task.input, aborted: task.flag.buffer };
@@ -192,7 +202,7 @@ class Pool implements ThreadPool {
 		const worker = new Worker(new URL(`../async/pool-thread${extension}`, import.meta.url), {
 			name: "slipway",
 		});
-		const thread: Thread = { worker, task: undefined };
+		const thread: Thread = { worker, task: undefined, companion: undefined };
 		this.#threads.add(thread);
 		worker.unref();
 		worker.on("message", (message: FromThread) => {

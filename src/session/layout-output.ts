@@ -5,7 +5,6 @@ import {
 	existsSync,
 	fstatSync,
 	lstatSync,
-	mkdirSync,
 	openSync,
 	readFileSync,
 	renameSync,
@@ -23,6 +22,7 @@ import { maxManifestBytes } from "../oci/manifest.ts";
 import { mediaTypes } from "../oci/media-types.ts";
 import { compareUtf8 } from "../oci/utf8-order.ts";
 import { tryLock } from "../sys/lock.ts";
+import { makeDirectories } from "../sys/make-directories.ts";
 import type { OutputStore, SessionOutput } from "./session.ts";
 
 const imageNameAnnotation = "io.containerd.image.name";
@@ -63,7 +63,7 @@ class LayoutStore implements OutputStore {
 		const temporary = `${path}.${randomBytes(6).toString("hex")}`;
 		let fd = -1;
 		try {
-			mkdirSync(`${this.#directory}/blobs/${algorithmOf(digest)}`, { recursive: true });
+			makeDirectories(`${this.#directory}/blobs/${algorithmOf(digest)}`);
 			fd = openSync(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o644);
 			for await (const chunk of verified(chunks, { digest, size: descriptor.size })) {
 				if (signal.aborted) {
@@ -91,7 +91,7 @@ class LayoutStore implements OutputStore {
 	): Promise<void> {
 		const root = JSON.parse(descriptor) as IndexEntry;
 		try {
-			mkdirSync(this.#directory, { recursive: true });
+			makeDirectories(this.#directory);
 			using _ = await lockIndex(`${this.#directory}/index.json.lock`);
 			writeFileSync(`${this.#directory}/oci-layout`, '{"imageLayoutVersion":"1.0.0"}');
 			const index = this.#readIndex();

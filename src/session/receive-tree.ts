@@ -5,10 +5,16 @@ import { SlipwayError, toError } from "../errors/errors.ts";
 import { textOf } from "../sys/byte-names.ts";
 import { observeTree } from "./observe-tree.ts";
 import type { ReceivedPacket } from "./packet-pieces.ts";
-import type { ReceiveBatch, ReceivePlace, WriteOperation } from "./receive.job.ts";
+import type {
+	HashedFile,
+	ReceiveBatch,
+	ReceivedDigests,
+	ReceivePlace,
+	WriteOperation,
+} from "./receive.job.ts";
 import { type PlannedFile, ReceivePlan, receivedKey } from "./receive-plan.ts";
 import { writeReceived } from "./receive-write.ts";
-import type { SyncSummary } from "./session.ts";
+import type { SyncOptions, SyncSummary } from "./session.ts";
 import { decodeTreeState, encodeTreeState, type TreeState } from "./tree-state.ts";
 
 export interface ReceiveTarget {
@@ -21,6 +27,7 @@ export interface ReceiveTarget {
 	readonly place: ReceivePlace;
 	/** `state` of the last transfer into the target. */
 	readonly previous?: Uint8Array;
+	readonly digestHeader?: SyncOptions["digestHeader"];
 }
 
 export interface ReceiveOptions {
@@ -68,10 +75,14 @@ const inlineBytes = 256 << 10;
 /** A file may grow while it is read, within reason; a sender without end is stopped. */
 const growthBytes = 256 << 20;
 const defaultStallMs = 10 * 60_000;
+/** Files from this size on are hashed while they arrive: to read them again would take longer than it takes to hash them. */
+const hashedBytes = 256 << 10;
+let transfers = 0;
 
 interface OpenFile extends PlannedFile {
 	received: number;
 	started: boolean;
+	readonly hashed: HashedFile | undefined;
 }
 
 class Receiver {
@@ -82,6 +93,10 @@ class Receiver {
 	/** Asked for and not complete, by number. */
 	readonly #files = new Map<number, OpenFile>();
 	readonly #changed = new Set<string>();
+	readonly #transfer: number = transfers++;
+	/** Files that are hashed, until their digest comes. */
+	readonly #hashed = new Map<number, string>();
+	readonly #digests = new Map<string, string>();
 	#entries = 0;
 	#bytes = 0;
 	#announced = false;
@@ -182,9 +197,24 @@ class Receiver {
 	#ask(file: PlannedFile | undefined): void {
 		const id = this.#entries++;
 		if (file !== undefined) {
-			this.#files.set(id, { ...file, received: 0, started: false });
+			const hashed = this.#toHash(file);
+			if (hashed !== undefined) {
+				this.#hashed.set(id, textOf(file.path));
+			}
+			this.#files.set(id, { ...file, received: 0, started: false, hashed });
 			this.#send({ kind: "request", id });
 		}
+	}
+
+	#toHash({ size, metadata: { mode, xattrs } }: PlannedFile): HashedFile | undefined {
+		const { digestHeader } = this.#target;
+		if (digestHeader === undefined || size < hashedBytes || xattrs !== undefined) {
+			return undefined;
+		}
+		const uid = process.geteuid?.() ?? 0;
+		const gid = process.getegid?.() ?? 0;
+		const file = { mode, uid, gid, size };
+		return { header: digestHeader(file), ...file };
 	}
 
 	/** Nothing waits for room: what is sent here is small, and not reading meanwhile would stop both sides for ever. */
@@ -260,6 +290,7 @@ class Receiver {
 			length,
 			first: !file.started,
 			metadata,
+			...(file.hashed === undefined ? {} : { hashed: file.hashed }),
 		};
 	}
 
@@ -302,14 +333,20 @@ class Receiver {
 			return;
 		}
 		const batch = this.#batch();
-		const writing = this.#options.pool.run<ReceiveBatch, void>("session/receive", batch, {
+		const writing = this.#options.pool.run<ReceiveBatch, ReceivedDigests>("session/receive", batch, {
 			// It ends by itself within a moment, and must not write on after this transfer.
 			signal: new AbortController().signal,
+			// A file is hashed in one thread.
+			...(this.#hashed.size === 0 ? {} : { companion: this }),
 		});
-		this.#writing = writing;
-		writing.catch((thrown: unknown) => {
-			this.#failed ??= toError(thrown);
-		});
+		this.#writing = writing.then(
+			(digests) => this.#learn(digests),
+			(thrown: unknown) => {
+				this.#failed ??= toError(thrown);
+				throw this.#failed;
+			},
+		);
+		this.#writing.catch(() => undefined);
 		const spare = this.#spare ?? new Uint8Array(0);
 		this.#spare = this.#block;
 		this.#block = spare;
@@ -317,8 +354,19 @@ class Receiver {
 		this.#filled = 0;
 	}
 
+	#learn(digests: ReceivedDigests): void {
+		for (const [id, digest] of digests) {
+			const path = this.#hashed.get(id);
+			if (path !== undefined) {
+				this.#hashed.delete(id);
+				this.#digests.set(path, digest);
+			}
+		}
+	}
+
 	#batch(): ReceiveBatch {
 		return {
+			transfer: this.#transfer,
 			target: this.#target.target,
 			block: this.#block,
 			operations: this.#operations,
@@ -331,6 +379,7 @@ class Receiver {
 		return {
 			bytes: this.#bytes,
 			changed: [...this.#changed],
+			digests: this.#digests,
 			state:
 				previous !== undefined && this.#plan.unchanged
 					? previous

@@ -16,14 +16,15 @@ import { type ByteString, textOf } from "../sys/byte-names.ts";
 import { makeNode, setTimes } from "../sys/node.ts";
 import { listXattrs, removeXattr, setXattr } from "../sys/xattr.ts";
 import { isImageAttribute } from "./image-attributes.ts";
-import type { Metadata, ReceiveBatch, WriteOperation } from "./receive.job.ts";
+import type { Metadata, ReceiveBatch, ReceivedDigests, WriteOperation } from "./receive.job.ts";
+import { hashEnd, hashPiece } from "./receive-hash.ts";
 import { openTargetTree, type TargetTree } from "./target-tree.ts";
 
 const newFile = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 const knownFile = constants.O_WRONLY | constants.O_NOFOLLOW;
 
 /** Does a batch, blocking the thread. Names are looked up in open directories: nothing outside of the target is reached. */
-export function writeReceived(batch: ReceiveBatch): void {
+export function writeReceived(batch: ReceiveBatch): ReceivedDigests {
 	using target = openTargetTree(batch.target);
 	using writer = new BatchWriter(batch, target);
 	for (const operation of batch.operations) {
@@ -33,11 +34,13 @@ export function writeReceived(batch: ReceiveBatch): void {
 			throw describe(thrown, operation.path);
 		}
 	}
+	return writer.digests;
 }
 
 type Content = Extract<WriteOperation, { kind: "content" }>;
 
 class BatchWriter implements Disposable {
+	readonly digests: [id: number, digest: string][] = [];
 	readonly #batch: ReceiveBatch;
 	readonly #target: TargetTree;
 	/** Files of this batch that are not finished yet. */
@@ -150,6 +153,11 @@ class BatchWriter implements Disposable {
 		for (let done = 0; done < length; ) {
 			done += writeSync(fd, this.#batch.block, piece.start + done, length - done, piece.offset + done);
 		}
+		const { hashed } = piece;
+		const key = `${this.#batch.transfer} ${id}`;
+		if (hashed !== undefined) {
+			hashPiece(key, hashed, piece.offset, this.#batch.block.subarray(piece.start, piece.start + length));
+		}
 		if (metadata === undefined) {
 			return;
 		}
@@ -157,6 +165,10 @@ class BatchWriter implements Disposable {
 			fchmodSync(fd, metadata.mode);
 		}
 		this.#describe(this.#target.at(at), metadata, false);
+		const digest = hashed === undefined ? undefined : hashEnd(key, hashed, fd);
+		if (digest !== undefined) {
+			this.digests.push([id, digest]);
+		}
 		this.#open.delete(id);
 		closeSync(fd);
 		if (!isCopy) {

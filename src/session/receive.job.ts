@@ -38,6 +38,8 @@ export type WriteOperation =
 			readonly first: boolean;
 			/** Given with the last piece: the file is finished with it. */
 			readonly metadata: Metadata | undefined;
+			/** Given with each piece of a file that is to be hashed. */
+			readonly hashed?: HashedFile;
 	  }
 	| { readonly kind: "link"; readonly path: ByteString; readonly to: ByteString }
 	/** A directory whose contents are complete. */
@@ -48,7 +50,20 @@ export type WriteOperation =
 			readonly isNew: boolean;
 	  };
 
+/** A file whose digest is wanted. */
+export interface HashedFile {
+	/** In front of the data. */
+	readonly header: Uint8Array;
+	/** What the header says of the file; if it is otherwise in the end, the header is wrong. */
+	readonly mode: number;
+	readonly uid: number;
+	readonly gid: number;
+	readonly size: number;
+}
+
 export interface ReceiveBatch {
+	/** Tells transfers apart. */
+	readonly transfer: number;
 	readonly target: string;
 	/** Contents, which the operations point into. */
 	readonly block: Uint8Array;
@@ -65,6 +80,9 @@ export type ReceivePlace =
 	/** `unique` is in temporary names. */
 	| { readonly kind: "replace"; readonly unique: string };
 
-export function run(batch: ReceiveBatch): void {
-	writeReceived(batch);
+/** Of files that the batch finishes: number, and digest in hex. */
+export type ReceivedDigests = readonly (readonly [id: number, digest: string])[];
+
+export function run(batch: ReceiveBatch): ReceivedDigests {
+	return writeReceived(batch);
 }

@@ -14,7 +14,7 @@ export async function syncFiles(
 	calls: RemoteCalls,
 	pool: ThreadPool,
 	request: SyncRequest,
-	{ signal, onProgress }: SyncOptions,
+	{ signal, onProgress, digestHeader }: SyncOptions,
 ): Promise<SyncSummary> {
 	const { stream, fail } = openCall(calls, fileSyncDiffCopy, {
 		signal,
@@ -34,6 +34,7 @@ export async function syncFiles(
 				mirror: true,
 				place: { kind: "copy" },
 				...(request.previous === undefined ? {} : { previous: request.previous }),
+				...(digestHeader === undefined ? {} : { digestHeader }),
 			},
 			{ signal, pool, cancel: fail, ...(onProgress === undefined ? {} : { onProgress }) },
 		);

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { mkdirSync, realpathSync, statSync } from "node:fs";
+import { realpathSync, statSync } from "node:fs";
 import type { MessageStream, ServedMethod, ServerCall } from "../api/grpc.ts";
 import { serve } from "../api/grpc-server.ts";
 import { bytesMessage } from "../api/services/bytes-message.ts";
@@ -7,6 +7,7 @@ import { fileSend, fileSync } from "../api/services/filesync.ts";
 import { type Packet, packet } from "../api/services/packet.ts";
 import type { ThreadPool } from "../async/pool.ts";
 import { SlipwayError, wrap } from "../errors/errors.ts";
+import { makeDirectories } from "../sys/make-directories.ts";
 import { type Announced, createAnnouncer } from "./announce.ts";
 import type { LocalSessionOptions } from "./local-session.ts";
 import { receiveTree } from "./receive-tree.ts";
@@ -145,7 +146,7 @@ async function receiveDirectory(
 /** The directory itself may be a link; below it none is followed. */
 function prepare(path: string): string {
 	try {
-		mkdirSync(path, { recursive: true, mode: 0o700 });
+		makeDirectories(path, 0o700);
 		return realpathSync(path);
 	} catch (thrown) {
 		throw wrap(thrown, `failed to create synctarget dest dir ${path}`);

@@ -59,10 +59,24 @@ export interface SyncRequest {
 	readonly previous?: Uint8Array;
 }
 
+/** A regular file without attributes, as it will be in the copy. */
+export interface ArrivingFile {
+	/** Permissions with setuid, setgid and sticky: 12 bits. */
+	readonly mode: number;
+	readonly uid: number;
+	readonly gid: number;
+	readonly size: number;
+}
+
 export interface SyncOptions {
 	readonly signal: AbortSignal;
 	/** Called now and then with what was written so far. */
 	readonly onProgress?: (bytes: number) => void;
+	/**
+	 * What a file's content digest begins with, in front of its data. With it, large files of a client elsewhere are hashed while they
+	 * arrive.
+	 */
+	readonly digestHeader?: (file: ArrivingFile) => Uint8Array;
 }
 
 export interface SyncSummary {
@@ -70,6 +84,8 @@ export interface SyncSummary {
 	readonly bytes: number;
 	/** Paths (relative, `/`) that were written, changed or removed; their content digests are no longer known. */
 	readonly changed: readonly string[];
+	/** SHA-256 in hex, header included, of those of the changed files that were hashed on the way. */
+	readonly digests?: ReadonlyMap<string, string>;
 	/** For `previous` of the next sync. */
 	readonly state: Uint8Array;
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import {
 	chmodSync,
 	linkSync,
@@ -189,4 +190,31 @@ test("a result fills a user's directory and leaves what else is there", async ()
 	writeFileSync(join(target, "a/mine"), "mine");
 	await transfer(source, target, { mirror: true, force: true, place: { kind: "replace", unique: "v" } });
 	assertSame(source, target);
+});
+
+test("large files are hashed while they arrive, as they will be read", async () => {
+	const [source, target] = [directory(), directory()];
+	const large = Buffer.alloc(3_000_000, "data");
+	mkdirSync(join(source, "d"));
+	writeFileSync(join(source, "d/one"), large);
+	writeFileSync(join(source, "two"), large.subarray(0, 400_000), { mode: 0o640 });
+	writeFileSync(join(source, "small"), "small");
+	writeFileSync(join(source, "attributed"), large.subarray(0, 400_000));
+	setXattr(join(source, "attributed"), "user.a", Buffer.from("b"));
+	linkSync(join(source, "two"), join(source, "two-again"));
+	const digestHeader: ReceiveTarget["digestHeader"] = (file) => Buffer.from(JSON.stringify(file));
+	const { digests, state } = await transfer(source, target, { digestHeader });
+	const expected = (path: string): string => {
+		const { mode, uid, gid, size } = statSync(join(target, path));
+		const header = digestHeader({ mode: mode & 0o7777, uid, gid, size });
+		return createHash("sha256")
+			.update(header)
+			.update(readFileSync(join(target, path)))
+			.digest("hex");
+	};
+	assert.deepEqual(
+		[...(digests ?? [])].sort(),
+		["d/one", "two"].map((path) => [path, expected(path)]),
+	);
+	assert.equal((await transfer(source, target, { digestHeader, previous: state })).digests?.size, 0);
 });

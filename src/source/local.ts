@@ -1,5 +1,7 @@
 import type { CacheManager, ImmutableRef, MutableRef } from "../cache/cache.ts";
+import { type DigestedStat, digestHeader } from "../cache/content-digest-header.ts";
 import { hasCode, SlipwayError, toError } from "../errors/errors.ts";
+import type { Digest } from "../oci/digest.ts";
 import { type ProgressSink, progressTime, type StatusRecord } from "../progress/progress.ts";
 import type { Session, SyncSummary } from "../session/session.ts";
 import { type LocalAttributes, localCacheKey, parseLocalAttributes } from "./local-attributes.ts";
@@ -138,6 +140,12 @@ class LocalInstance implements SourceInstance {
 		if (summary.changed.length > 0) {
 			ref.digests.invalidate(summary.changed.map((path) => `/${path}`));
 		}
+		for (const [path, digest] of summary.digests ?? []) {
+			// As above: what is no text has no name here.
+			if (!path.includes("\ufffd")) {
+				ref.digests.set(`/${path}`, { kind: "file", digest: `sha256:${digest}` as Digest });
+			}
+		}
 		file.put(summary.state);
 		progress.bytes(summary.bytes);
 		return "refreshed";
@@ -160,10 +168,22 @@ class LocalInstance implements SourceInstance {
 				differ,
 				...(options.previous === undefined ? {} : { previous: options.previous }),
 			},
-			{ signal: options.signal, onProgress: (bytes) => progress.bytes(bytes) },
+			{
+				signal: options.signal,
+				onProgress: (bytes) => progress.bytes(bytes),
+				digestHeader: (file) => digestHeader({ ...plainFile, ...file }),
+			},
 		);
 	}
 }
+
+const plainFile: Pick<DigestedStat, "kind" | "target" | "deviceMajor" | "deviceMinor" | "xattrs"> = {
+	kind: "file",
+	target: "",
+	deviceMajor: 0,
+	deviceMinor: 0,
+	xattrs: new Map(),
+};
 
 function noSession(): SlipwayError {
 	return new SlipwayError("failed-precondition", "could not access local files without session");
