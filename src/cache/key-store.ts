@@ -130,3 +130,24 @@ function toLink(row: Row): KeyLink {
 		...(isDigest(selector) ? { selector: selector as Digest } : {}),
 	};
 }
+
+/** All of the graph, for who looks into it: keys that nothing leads to, and every link. */
+export function readKeyGraph(database: Database): {
+	readonly roots: readonly string[];
+	readonly links: readonly { readonly from: string; readonly link: KeyLink; readonly to: string }[];
+} {
+	database.define(schema);
+	const roots = database.all(
+		`SELECT key FROM (SELECT source AS key FROM solver_link UNION SELECT key FROM solver_result)
+		WHERE key NOT IN (SELECT target FROM solver_link) ORDER BY key`,
+	);
+	const links = database.all("SELECT * FROM solver_link ORDER BY number");
+	return {
+		roots: roots.map((row) => String(row["key"])),
+		links: links.map((row) => ({
+			from: String(row["source"]),
+			link: toLink(row),
+			to: String(row["target"]),
+		})),
+	};
+}

@@ -10,6 +10,7 @@ import { control } from "../api/services/control.ts";
 import { health } from "../api/services/health.ts";
 import { trace } from "../api/services/trace.ts";
 import { createTracing, type Tracing } from "../api/tracing.ts";
+import { readKeyGraph } from "../cache/key-store.ts";
 import type { Controller } from "../control/control.ts";
 import { openHistory } from "../control/history-queue.ts";
 import type { BuilderVersion, GcRule } from "../control/service.ts";
@@ -138,6 +139,7 @@ export async function serveApi(engine: Engine, options: ServeApiOptions): Promis
 	const debug = await openDebugServer(options, stack, {
 		metrics: metrics.registry,
 		runningCalls: () => server.runningCalls,
+		cacheKeys: () => readKeyGraph(engine.parts.database),
 		log: (message) => logger.log("debug", message),
 	});
 	const changed = (): void => options.onChange?.();

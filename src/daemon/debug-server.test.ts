@@ -73,6 +73,13 @@ test("the debug server: metrics of a builder, variables, calls, profiles, and wh
 		metrics: metrics.registry,
 		runningCalls: () => [{ path: "/a.B/Running", metadata: {}, startedMs: Date.now() }],
 		log: (message) => logged.push(message),
+		cacheKeys: () => ({
+			roots: ["random:aa", "sha256:bb"],
+			links: [
+				{ from: "sha256:bb", link: { input: 0, output: 0, digest: "sha256:op" }, to: "x" },
+				{ from: "random:aa", link: { input: 1, output: 0, digest: "sha256:op" }, to: "x" },
+			],
+		}),
 	});
 	debug.addCall({ ...call, error: new SlipwayError("canceled", "context canceled") });
 	const listener = createServer((socket) => debug.accept(socket)).listen(0, "127.0.0.1");
@@ -116,6 +123,34 @@ test("the debug server: metrics of a builder, variables, calls, profiles, and wh
 		assert.match(busy.text, /another profile/);
 		assert.ok("head" in JSON.parse((await get("/debug/pprof/allocs?seconds=0.01")).text));
 		assert.match((await get("/debug/pprof/")).text, /^\/debug\/pprof\/heap {5}/m);
+		assert.equal(
+			(await get("/debug/cache/store")).text,
+			`ID: 1 (random)\nDigest: sha256:aa\nChildren:\n  Input 0:\t 2\n
+ID: 2\nParents:\n  Input 0:\t3\tsha256:op\n  Input 1:\t1\tsha256:op\n
+ID: 3\nDigest: sha256:bb\nChildren:\n  Input 0:\t 2\n\n`,
+		);
+		const config = {
+			records: [
+				{ digest: "sha256:bb" },
+				{ digest: "sha256:op", inputs: [[{ link: 0, selector: "sha256:s" }]] },
+			],
+		};
+		const loaded = await fetch(`http://127.0.0.1:${port}/debug/cache/load`, {
+			method: "POST",
+			headers: { accept: "application/json" },
+			body: JSON.stringify(config),
+		});
+		assert.deepEqual(await loaded.json(), [
+			{ id: 1, digest: "sha256:bb", children: { 0: { 2: {} } } },
+			{ id: 2, parents: [{ input: 0, output: 0, digest: "sha256:op", selector: "sha256:s", target: 1 }] },
+		]);
+		assert.equal((await get("/debug/cache/load")).status, 405);
+		assert.equal((await get("/debug/cache/load", "POST")).status, 400);
+		for (const absent of ["/debug/pprof/goroutine", "/debug/events", "/debug/cache/lookup"]) {
+			const answered = await get(absent);
+			assert.equal(answered.status, 501);
+			assert.match(answered.text, /is not implemented: .*\n$/);
+		}
 		for (const wrong of ["0", "x", "1e9"]) {
 			assert.equal((await get(`/debug/pprof/profile?seconds=${wrong}`)).status, 400);
 		}

@@ -6,6 +6,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { getHeapSnapshot, getHeapSpaceStatistics, getHeapStatistics } from "node:v8";
 import type { CallRecord, RunningCall } from "../api/grpc.ts";
 import { SlipwayError, toError } from "../errors/errors.ts";
+import { maxConfigBytes } from "../remotecache/config.ts";
+import type { KeyGraph } from "./debug-cache.ts";
 import { collectGarbage } from "./garbage.ts";
 import { contentType, type MetricsRegistry } from "./metrics.ts";
 
@@ -25,14 +27,40 @@ export interface DebugServerOptions {
 	readonly metrics: MetricsRegistry;
 	readonly runningCalls: () => readonly RunningCall[];
 	readonly log: (message: string) => void;
+	/** The builder's own cache keys. */
+	readonly cacheKeys: () => KeyGraph;
 }
 
 interface Page {
 	readonly path: string;
 	readonly about: string;
-	/** What is not read by GET. */
-	readonly answer: (query: URLSearchParams, response: ServerResponse) => Promise<void>;
+	/** Default: whatever asks. */
+	readonly method?: "POST";
+	readonly answer: (
+		query: URLSearchParams,
+		response: ServerResponse,
+		request: IncomingMessage,
+	) => Promise<void>;
 }
+
+/** What BuildKit has at its address, and why it is not here. */
+const absentPages: Readonly<Record<string, string>> = {
+	"/debug/pprof/goroutine": "Node has no goroutines: /debug/requests has the calls that run",
+	"/debug/pprof/threadcreate":
+		"Node's threads are few and known: /debug/pprof/profile has what the main one does",
+	"/debug/pprof/block": "Node's main thread waits for nothing: /debug/pprof/profile has what it does",
+	"/debug/pprof/mutex": "Node's main thread waits for no lock: /debug/pprof/profile has what it does",
+	"/debug/pprof/symbol": "Node's profiles have the names of functions",
+	"/debug/pprof/trace": "Node has no execution trace: /debug/pprof/profile has what the main thread does",
+	"/debug/flight/trace": "Node has no flight recorder: /debug/pprof/profile has what the main thread does",
+	"/debug/flight/trace/start": "Node has no flight recorder",
+	"/debug/flight/trace/stop": "Node has no flight recorder",
+	"/debug/flight/trace/set_period": "Node has no flight recorder",
+	"/debug/events": "nothing is logged here: use --debug, and /debug/requests for calls",
+	"/debug/cache/all": "what digests of cache keys were made of is not kept: /debug/cache/store has the keys",
+	"/debug/cache/lookup":
+		"what digests of cache keys were made of is not kept: /debug/cache/store has the keys",
+};
 
 const keptCalls = 100;
 const maxProfileSeconds = 600;
@@ -73,12 +101,15 @@ async function answer(
 	const url = URL.parse(request.url ?? "", "http://localhost");
 	const page = pages.find(({ path }) => path === url?.pathname);
 	try {
-		if (url === null || page === undefined) {
+		const absent = absentPages[url?.pathname ?? ""];
+		if (absent !== undefined) {
+			text(response, 501, `${url?.pathname} is not implemented: ${absent}\n`);
+		} else if (url === null || page === undefined) {
 			text(response, 404, `404 page not found\n\n${index(pages)}`);
-		} else if (request.method !== "GET" && request.method !== "POST") {
+		} else if (request.method !== "POST" && (request.method !== "GET" || page.method === "POST")) {
 			text(response, 405, "method not allowed\n");
 		} else {
-			await page.answer(url.searchParams, response);
+			await page.answer(url.searchParams, response, request);
 		}
 	} catch (thrown) {
 		const error = toError(thrown);
@@ -91,7 +122,7 @@ async function answer(
 }
 
 function pagesOf(
-	{ metrics, runningCalls, log }: DebugServerOptions,
+	{ metrics, runningCalls, log, cacheKeys }: DebugServerOptions,
 	recent: readonly CallRecord[],
 ): readonly Page[] {
 	const profiler = createProfiler();
@@ -133,6 +164,22 @@ function pagesOf(
 				collectGarbage();
 				log("triggered GC from debug endpoint");
 				text(response, 200, "");
+			},
+		},
+		{
+			path: "/debug/cache/store",
+			about: "the graph of cache keys; as JSON for those who accept application/json",
+			async answer(_query, response, request) {
+				await keyGraph(cacheKeys(), response, request);
+			},
+		},
+		{
+			path: "/debug/cache/load",
+			about: "POST the config of an exported cache: its graph, likewise",
+			method: "POST",
+			async answer(_query, response, request) {
+				const { graphOfConfig } = await import("./debug-cache.ts");
+				await keyGraph(graphOfConfig(await bodyOf(request)), response, request);
 			},
 		},
 		{
@@ -193,6 +240,28 @@ function json(response: ServerResponse, value: unknown): void {
 	response
 		.writeHead(200, { "content-type": "application/json" })
 		.end(`${JSON.stringify(value, undefined, 2)}\n`);
+}
+
+async function keyGraph(graph: KeyGraph, response: ServerResponse, request: IncomingMessage): Promise<void> {
+	const { keyGraphJson, keyGraphText } = await import("./debug-cache.ts");
+	if (request.headers.accept === "application/json") {
+		response.writeHead(200, { "content-type": "application/json" }).end(keyGraphJson(graph));
+	} else {
+		text(response, 200, keyGraphText(graph));
+	}
+}
+
+async function bodyOf(request: IncomingMessage): Promise<Uint8Array> {
+	const parts: Buffer[] = [];
+	let size = 0;
+	for await (const part of request) {
+		size += (part as Buffer).length;
+		if (size > maxConfigBytes) {
+			throw new SlipwayError("invalid-argument", `the body has more than ${maxConfigBytes} bytes`);
+		}
+		parts.push(part as Buffer);
+	}
+	return Buffer.concat(parts);
 }
 
 function attachment(response: ServerResponse, name: string): void {
