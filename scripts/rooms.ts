@@ -134,7 +134,20 @@ export const rooms: Readonly<Record<string, readonly string[]>> = {
 		"control",
 		"client",
 	],
-	cli: ["async", "patterns", "oci", "progress", "content", "llb", "session", "control", "client", "daemon"],
+	// Of sys only what makes directories: Node's own way may never end.
+	cli: [
+		"async",
+		"patterns",
+		"oci",
+		"progress",
+		"sys",
+		"content",
+		"llb",
+		"session",
+		"control",
+		"client",
+		"daemon",
+	],
 	library: ["async", "oci", "progress", "content", "llb", "session", "control", "client", "daemon"],
 	web: ["api", "client"],
 };

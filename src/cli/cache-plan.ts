@@ -1,4 +1,4 @@
-import { mkdirSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { resolve } from "node:path";
 import type { ContentReader } from "../content/content.ts";
 import type { BuildResponse } from "../control/control.ts";
@@ -7,6 +7,7 @@ import { csvFields } from "../oci/csv-fields.ts";
 import { isDigest } from "../oci/digest.ts";
 import { type LayoutCache, openLayoutCache } from "../session/layout-cache.ts";
 import type { BlobWriter } from "../session/session.ts";
+import { makeDirectories } from "../sys/make-directories.ts";
 import { parseBool, parseTypeAndAttrs } from "./flags.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -93,7 +94,7 @@ export function planCaches({
 			return entry;
 		}
 		const directory = resolve(terminal.cwd, required(entry, "dest", "local cache exporter requires dest"));
-		mkdirSync(directory, { recursive: true });
+		makeDirectories(directory);
 		const cache = openLayoutCache(directory);
 		contentWriters[`local:${directory}`] = cache.writer;
 		const { reset, tag = localKinds[kind] } = entry.attrs;

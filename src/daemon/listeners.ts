@@ -1,9 +1,10 @@
-import { chmodSync, chownSync, existsSync, mkdirSync, rmSync } from "node:fs";
+import { chmodSync, chownSync, rmSync } from "node:fs";
 import { connect, createServer, isIP, type ListenOptions, type Server, type Socket } from "node:net";
 import { dirname } from "node:path";
 import type { Duplex } from "node:stream";
 import { createServer as createTlsServer, type TlsOptions } from "node:tls";
 import { hasCode, SlipwayError, toError, wrap } from "../errors/errors.ts";
+import { makeDirectories } from "../sys/make-directories.ts";
 import type { GrpcConfig } from "./config.ts";
 import { isUnixSocket, requireActivated } from "./systemd.ts";
 import { serverTls } from "./tls.ts";
@@ -78,7 +79,7 @@ async function listenUnix(address: string, path: string, { config, tls, options 
 		options.warn(`TLS is disabled for ${address}`);
 	}
 	try {
-		makeDirectory(dirname(path));
+		makeDirectories(dirname(path), 0o770);
 	} catch (error) {
 		throw wrap(error, `directory of socket ${path} cannot be made`);
 	}
@@ -103,14 +104,6 @@ async function listenUnix(address: string, path: string, { config, tls, options 
 			rmSync(path, { force: true });
 		},
 	};
-}
-
-/** Node's own way of making parents too never ends where the kernel makes no directories, such as /proc. */
-function makeDirectory(path: string): void {
-	if (!existsSync(path)) {
-		makeDirectory(dirname(path));
-		mkdirSync(path, 0o770);
-	}
 }
 
 /** A socket that a killed daemon left refuses connections; one that takes them is in use. */

@@ -1,5 +1,5 @@
-import { readFileSync, statSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { type Database, openDatabase } from "../database/database.ts";
 import { hasCode, SlipwayError, wrap } from "../errors/errors.ts";
 import { makeDirectories } from "../sys/make-directories.ts";

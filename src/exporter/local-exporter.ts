@@ -1,5 +1,6 @@
-import { mkdirSync, realpathSync } from "node:fs";
+import { realpathSync } from "node:fs";
 import { wrap } from "../errors/errors.ts";
+import { makeDirectories } from "../sys/make-directories.ts";
 import type { CopyOutInput, CopyOutTree } from "./copy-out.job.ts";
 import { resolveSource } from "./export-source.ts";
 import type { Exporter, ExporterFactory, ExporterServices } from "./exporter.ts";
@@ -79,7 +80,7 @@ function writerTo(
 /** The directory itself may be a link; below it none is followed. */
 function prepare(path: string): string {
 	try {
-		mkdirSync(path, { recursive: true, mode: 0o700 });
+		makeDirectories(path, 0o700);
 		return realpathSync(path);
 	} catch (thrown) {
 		throw wrap(thrown, `failed to create synctarget dest dir ${path}`);
