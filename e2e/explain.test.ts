@@ -80,6 +80,12 @@ test("the first build, nothing, files, arguments, instructions, a new step, the 
 	const argument = byLine(await explain(["--build-arg", "WHO=me"]));
 	assert.deepEqual(argument.get(3), [{ kind: "argument", name: "WHO", before: "world", after: "me" }]);
 
+	// A build that is wholly cached is one to compare with as well.
+	assert.equal((await explain()).steps.length, 0);
+	const third = byLine(await explain(["--build-arg", "WHO=you"]));
+	assert.deepEqual(third.get(3), [{ kind: "argument", name: "WHO", before: "world", after: "you" }]);
+	assert.equal((await explain(["--build-arg", "WHO=me"])).steps.length, 0);
+
 	edit((text) => text.replace("echo hello $WHO", "echo bye $WHO"));
 	const edited = byLine(await explain(["--build-arg", "WHO=me"]));
 	assert.deepEqual(edited.get(3), [

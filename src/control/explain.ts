@@ -6,8 +6,8 @@ import type { BuildRequest } from "./control.ts";
 
 /**
  * Why steps ran: what the graph and the files of a build have that those of the last build of the same project had not. The last
- * build in which something ran is kept for each project, which is a client's context with a Dockerfile, target and
- * platforms; a build in which nothing ran costs one look into the database.
+ * build is kept for each project, which is a client's context with a Dockerfile, target and platforms; one that gave the same as
+ * the one before costs a look into the database.
  */
 export interface Explainer {
 	open(request: BuildRequest, options: ExplainOptions): ExplainedBuild;

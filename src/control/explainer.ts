@@ -35,9 +35,9 @@ const maxProjects = 500;
 
 export function createExplainer(services: ExplainerServices): Explainer {
 	services.database.define(
-		`CREATE TABLE IF NOT EXISTS explain_build (project TEXT PRIMARY KEY, built_at REAL NOT NULL, steps TEXT NOT NULL) WITHOUT ROWID`,
+		`CREATE TABLE IF NOT EXISTS explain_project (project TEXT PRIMARY KEY, built_at REAL NOT NULL, state TEXT NOT NULL, steps TEXT NOT NULL) WITHOUT ROWID`,
 	);
-	return { open: (request, options) => new Watch(services, projectOf(request, options), options) };
+	return { open: (request, options) => new Watch(services, request, options) };
 }
 
 function projectOf({ frontend, frontendOptions }: BuildRequest, { session }: ExplainOptions): string {
@@ -52,27 +52,26 @@ function projectOf({ frontend, frontendOptions }: BuildRequest, { session }: Exp
 class Watch implements ExplainedBuild {
 	readonly progress: ProgressSink;
 	readonly #services: ExplainerServices;
+	readonly #request: BuildRequest;
 	readonly #project: string;
 	readonly #options: ExplainOptions;
 	readonly #ran = new Set<string>();
 	readonly #cached = new Set<string>();
 	readonly #results = new Map<string, string>();
 	#definitions: readonly Definition[] = [];
-	/** Something ran that is no source and no step of the builder's own: those have no inputs. */
-	#hasRun = false;
 	#keys: readonly CacheKey[] | undefined;
 
-	constructor(services: ExplainerServices, project: string, options: ExplainOptions) {
+	constructor(services: ExplainerServices, request: BuildRequest, options: ExplainOptions) {
 		this.#services = services;
-		this.#project = project;
+		this.#request = request;
+		this.#project = projectOf(request, options);
 		this.#options = options;
 		const { progress } = options;
 		this.progress = {
 			write: (event) => {
 				if (event.kind === "vertex" && event.vertex.completed !== undefined) {
-					const { cached, digest, inputs } = event.vertex;
+					const { cached, digest } = event.vertex;
 					(cached ? this.#cached : this.#ran).add(digest);
-					this.#hasRun ||= !cached && inputs.length > 0;
 				}
 				progress.write(event);
 			},
@@ -101,7 +100,8 @@ class Watch implements ExplainedBuild {
 	async #end(): Promise<void> {
 		const { report } = this.#options;
 		const isBuilt = this.#keys !== undefined && this.#definitions.length > 0;
-		const isKept = isBuilt && (this.#hasRun || !this.#isKnown());
+		const state = this.#state();
+		const isKept = isBuilt && state !== this.#column("state");
 		if (report === undefined && !isKept) {
 			return;
 		}
@@ -109,8 +109,25 @@ class Watch implements ExplainedBuild {
 		this.#findResults();
 		report?.(await this.#explain(steps, this.#lastBuild()));
 		if (isKept) {
-			this.#keep(steps);
+			this.#keep(steps, state);
 		}
+	}
+
+	/** The same as long as the same texts with the same options give the same trees: then there is nothing to keep. */
+	#state(): string {
+		const { frontendOptions } = this.#request;
+		const texts = this.#definitions.flatMap(({ source }) => (source?.files ?? []).map(({ data }) => data));
+		const hash = createHash("sha256").update(
+			JSON.stringify([
+				Object.entries(frontendOptions).toSorted(([a], [b]) => (a < b ? -1 : 1)),
+				(this.#keys ?? []).map((key) => key.records()[0]?.record.id ?? ""),
+				texts.map(({ length }) => length),
+			]),
+		);
+		for (const text of texts) {
+			hash.update(text);
+		}
+		return hash.digest("hex");
 	}
 
 	/** Which record each vertex was kept as. */
@@ -132,27 +149,21 @@ class Watch implements ExplainedBuild {
 		}
 	}
 
-	#isKnown(): boolean {
-		return (
-			this.#services.database.get("SELECT 1 FROM explain_build WHERE project = ?", this.#project) !==
-			undefined
-		);
-	}
-
-	#row(): string | undefined {
+	/** Of the last build. */
+	#column(name: "state" | "steps"): string | undefined {
 		const row = this.#services.database.get(
-			"SELECT steps FROM explain_build WHERE project = ?",
+			`SELECT ${name} FROM explain_project WHERE project = ?`,
 			this.#project,
 		);
-		return row === undefined ? undefined : String(row["steps"]);
+		return row === undefined ? undefined : String(row[name]);
 	}
 
 	#lastBuild(): readonly StepNote[] | undefined {
-		const row = this.#row();
-		return row === undefined ? undefined : (JSON.parse(row) as readonly StepNote[]);
+		const steps = this.#column("steps");
+		return steps === undefined ? undefined : (JSON.parse(steps) as readonly StepNote[]);
 	}
 
-	#keep(steps: readonly PresentStep[]): void {
+	#keep(steps: readonly PresentStep[], state: string): void {
 		const { database } = this.#services;
 		const mounted = new Set(steps.filter(({ kind }) => kind === "exec").flatMap(mountedInputs));
 		const notes = steps.map((step, index): StepNote => {
@@ -167,13 +178,14 @@ class Watch implements ExplainedBuild {
 		});
 		database.transaction(() => {
 			database.run(
-				"INSERT OR REPLACE INTO explain_build (project, built_at, steps) VALUES (?, ?, ?)",
+				"INSERT OR REPLACE INTO explain_project (project, built_at, state, steps) VALUES (?, ?, ?, ?)",
 				this.#project,
 				Date.now(),
+				state,
 				JSON.stringify(notes),
 			);
 			database.run(
-				"DELETE FROM explain_build WHERE project IN (SELECT project FROM explain_build ORDER BY built_at DESC LIMIT -1 OFFSET ?)",
+				"DELETE FROM explain_project WHERE project IN (SELECT project FROM explain_project ORDER BY built_at DESC LIMIT -1 OFFSET ?)",
 				maxProjects,
 			);
 		});
