@@ -11,7 +11,8 @@ import {
 	startFakeGha,
 	startFakeS3,
 } from "../src/remotecache/fake-clouds.fixture.ts";
-import { busyboxBase, Workbench } from "./support/slipway.ts";
+import { busyboxBase, program, Workbench } from "./support/slipway.ts";
+import { tool } from "./support/tools.ts";
 
 /** Steps whose outcome is another one each time they run. */
 const files = {
@@ -289,4 +290,17 @@ RUN --mount=type=cache,target=/cache echo ${marker} >> /cache/kept && cat /first
 			assert.equal(readFileSync(second.path("out/second"), "utf8"), `${uuid}one\ntwo\n`, place.slice(0, 12));
 		}),
 	);
+});
+
+test("an image that is kept here is a cache too where its registry cannot be reached", async () => {
+	using bench = new Workbench();
+	const name = "127.0.0.1:1/team/app:1";
+	const inline = ["--build-arg", "BUILDKIT_INLINE_CACHE=1"];
+	await bench.build([...busyboxBase, "--tag", name, "-o", bench.path("first"), ...inline, context]);
+	await bench.build([...busyboxBase, "--tag", name, ...inline, context]);
+	const first = readFileSync(bench.path("first/four"), "utf8");
+	tool(program, ["prune", "--root", bench.root, "--all", "--force"]);
+	const again = await bench.build([...busyboxBase, "-o", bench.path("again"), "--cache-from", name, context]);
+	assert.equal(readFileSync(bench.path("again/four"), "utf8"), first);
+	assert.doesNotMatch(again.stderr, /is not used/);
 });

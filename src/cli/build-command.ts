@@ -28,6 +28,12 @@ export async function buildCommand(argv: readonly string[], terminal: Terminal):
 export async function debugBuildCommand(argv: readonly string[], terminal: Terminal): Promise<number> {
 	const { debugFlags, debugOptions } = await import("./debug-shell.ts");
 	const flags = parseFlags(argv, [...buildFlags, ...debugFlags]);
+	if (flags.bool("help")) {
+		terminal.stdout.write(
+			`${[debugUsage, "", "Flags, and those of slipway build:", ...helpLines(debugFlags)].join("\n")}\n`,
+		);
+		return 0;
+	}
 	if (builderAddress(flags, terminal) !== undefined) {
 		throw new SlipwayError(
 			"unimplemented",
@@ -268,6 +274,10 @@ function solveRequest(plan: BuildPlan): Omit<SolveRequest, "entitlements"> {
 		cacheExports: plan.caches.exports,
 	};
 }
+
+const debugUsage = `Usage: slipway debug build [flags] PATH | URL | -
+
+Builds as slipway build does; a step that fails opens a shell in its container.`;
 
 const usage = `Usage: slipway build [flags] PATH | URL | -
 

@@ -73,10 +73,13 @@ async function dispatch(argv: readonly string[], terminal: Terminal): Promise<nu
 			return await buildCommand(rest, terminal);
 		case "debug": {
 			const [what, ...others] = rest;
+			const { debugBuildCommand } = await import("./build-command.ts");
+			if (what === "--help" || what === "-h") {
+				return await debugBuildCommand([what], terminal);
+			}
 			if (what !== "build") {
 				throw new SlipwayError("invalid-argument", "usage: slipway debug build [flags] PATH | URL | -");
 			}
-			const { debugBuildCommand } = await import("./build-command.ts");
 			return await debugBuildCommand(others, terminal);
 		}
 		case "stop": {
@@ -131,7 +134,9 @@ async function report(thrown: unknown, argv: readonly string[], terminal: Termin
 		const { formatSourceExcerpt } = await import("../progress/source-excerpt.ts");
 		terminal.stderr.write(formatSourceExcerpt(detail));
 	}
-	terminal.stderr.write(`ERROR: ${error.message}\n`);
+	const refused = /(?:^|\s)(network\.host|security\.insecure) is not allowed$/.exec(error.message)?.[1];
+	const hint = refused === undefined ? "" : `; if the step may have it, build with --allow ${refused}`;
+	terminal.stderr.write(`ERROR: ${error.message}${hint}\n`);
 	if (argv.includes("--debug") || argv.includes("-D")) {
 		for (let at: unknown = error; at instanceof Error; at = at.cause) {
 			terminal.stderr.write(`${at.stack ?? at.message}\n`);

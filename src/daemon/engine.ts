@@ -299,6 +299,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 					openRepository: (name, { session, insecure }) =>
 						registry.repository(name, { auth: authOf([session]), insecure }),
 					sources: imageAccess.sources,
+					kept: { images, content },
 				}),
 				createLocalBackend(),
 				createGhaBackend(proxyOf(options.env)),

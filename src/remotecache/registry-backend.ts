@@ -1,16 +1,26 @@
 import type { BlobSources } from "../content/blob-sources.ts";
-import { chunksOf, verified } from "../content/bytes.ts";
-import type { ContentProvider } from "../content/content.ts";
+import { chunksOf, readBlob, verified } from "../content/bytes.ts";
+import type { ContentProvider, ContentReader } from "../content/content.ts";
+import type { ImageStore } from "../content/image-store.ts";
 import { withStatus } from "../exporter/status.ts";
-import { parseReference, type Reference, referenceName, withDefaultTag } from "../oci/reference.ts";
+import type { Descriptor } from "../oci/descriptor.ts";
+import { maxManifestBytes } from "../oci/manifest.ts";
+import {
+	formatReference,
+	parseReference,
+	type Reference,
+	referenceName,
+	withDefaultTag,
+} from "../oci/reference.ts";
 import type { Repository } from "../registry/registry.ts";
 import type { Session } from "../session/session.ts";
+import type { StepContext } from "../solver/solver.ts";
 import { writeArtifact } from "./artifact.ts";
 import { readArtifact, showType } from "./artifact-reader.ts";
 import { boolean, invalid, parseArtifactForm, parseBlobForm } from "./attributes.ts";
 import { mountArtifact, mountConfigIn } from "./mounts.ts";
 import type { ObjectStore } from "./objects.ts";
-import type { CacheBackend, CacheOptions } from "./remotecache.ts";
+import type { CacheBackend, CacheOptions, ImportedCache } from "./remotecache.ts";
 
 export interface RegistryBackendOptions {
 	readonly openRepository: (
@@ -19,10 +29,16 @@ export interface RegistryBackendOptions {
 	) => Repository;
 	/** Learns where blobs are, so that a push may mount them instead of sending them. */
 	readonly sources: BlobSources;
+	/** Images that are kept here: one of the name is looked into where the registry has none, or is out of reach. */
+	readonly kept: { readonly images: Pick<ImageStore, "get">; readonly content: Pick<ContentReader, "read"> };
 }
 
 /** `type=registry,ref=…`: an artifact in a repository. */
-export function createRegistryBackend({ openRepository, sources }: RegistryBackendOptions): CacheBackend {
+export function createRegistryBackend({
+	openRepository,
+	sources,
+	kept,
+}: RegistryBackendOptions): CacheBackend {
 	const open = (attrs: CacheOptions["attrs"], session: Session): Opened => {
 		const reference = parseRef(attrs["ref"]);
 		const insecure = boolean(attrs, "registry.insecure") ?? false;
@@ -75,10 +91,20 @@ export function createRegistryBackend({ openRepository, sources }: RegistryBacke
 				name: attrs["ref"] ?? "",
 				read: async (context) => {
 					const { signal } = context;
-					const found =
-						reference.digest === undefined
-							? await repository.resolve(reference.tag ?? "latest", { signal, withBytes: true })
-							: await repository.manifest(reference.digest, { signal });
+					let found: Awaited<ReturnType<Repository["resolve"]>>;
+					try {
+						found =
+							reference.digest === undefined
+								? await repository.resolve(reference.tag ?? "latest", { signal, withBytes: true })
+								: await repository.manifest(reference.digest, { signal });
+					} catch (error) {
+						signal.throwIfAborted();
+						const caches = await readKept(formatReference(reference), kept, context);
+						if (caches.length === 0) {
+							throw error;
+						}
+						return caches;
+					}
 					const root = found.bytes ?? (await repository.manifest(found.descriptor.digest, { signal })).bytes;
 					await showType(root, context);
 					const caches = await readArtifact(
@@ -99,6 +125,25 @@ export function createRegistryBackend({ openRepository, sources }: RegistryBacke
 			};
 		},
 	};
+}
+
+/** The caches that an image kept here carries; none if there is no such image. */
+async function readKept(
+	name: string,
+	{ images, content }: RegistryBackendOptions["kept"],
+	context: StepContext,
+): Promise<readonly ImportedCache[]> {
+	const { signal } = context;
+	const image = images.get(name);
+	if (image === undefined) {
+		return [];
+	}
+	const manifest = ({ digest }: Descriptor): Promise<Uint8Array> =>
+		readBlob(content, digest, { maxBytes: maxManifestBytes, signal });
+	const root = await manifest(image.descriptor);
+	await showType(root, context);
+	const blobs: ContentProvider = { read: ({ digest }, options) => content.read(digest, options) };
+	return await readArtifact(root, { manifest, blobs }, { signal });
 }
 
 /** Cache mounts as an artifact under the tag. */
