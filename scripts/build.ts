@@ -10,7 +10,14 @@ import { writeTypes } from "./types.ts";
 const root = resolve(import.meta.dirname, "..");
 rmSync(resolve(root, "dist"), { recursive: true, force: true });
 /** Stay packages of their own: native, or so large that only who needs them shall load them. */
-const lateModules = ["koffi", "undici", "@aws-sdk/client-s3", "@azure/storage-blob", "@azure/identity"];
+const lateModules = [
+	"koffi",
+	"undici",
+	"@aws-sdk/client-s3",
+	"@azure/storage-blob",
+	"@azure/identity",
+	"re2js",
+];
 const common: BuildOptions = {
 	absWorkingDir: root,
 	outbase: "src",

@@ -53,7 +53,7 @@ suite("regular expressions of Go", () => {
 	test("takes time in proportion to expression and text", () => {
 		assert.equal(compileGoRegExp("^(a+)+$").test(`${"a".repeat(5000)}b`), false);
 		assert.equal(compileGoRegExp("(a?){30}a{30}").test("a".repeat(30)), true);
-		assert.throws(() => compileGoRegExp("(?:a{1000}b{1000}c{1000}){1}".repeat(10)), /expression too large/);
+		assert.throws(() => compileGoRegExp("a".repeat(5000)), /expression too large/);
 		assert.throws(() => compileGoRegExp(`${"a?".repeat(900)}`).test("a".repeat(20_000)), {
 			code: "resource-exhausted",
 		});
