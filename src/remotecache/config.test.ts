@@ -5,6 +5,7 @@ import { test } from "node:test";
 import type { ContentProvider } from "../content/content.ts";
 import { hasCode } from "../errors/errors.ts";
 import { type Digest, sha256 } from "../oci/digest.ts";
+import { mediaTypes } from "../oci/media-types.ts";
 import { writeArtifact } from "./artifact.ts";
 import { readArtifact } from "./artifact-reader.ts";
 import { CacheChains } from "./chains.ts";
@@ -206,4 +207,63 @@ test("a root document that is random bytes, and a config that has other bytes, a
 		readArtifact(recorded("max-manifest.blob"), { ...source, blobs: lying }, { signal }),
 		(error: unknown) => hasCode(error, "data-loss"),
 	);
+});
+
+test("chainsOf: a config whose few megabytes stand for billions of layers is refused, not carried out", () => {
+	const names = Array.from({ length: 20_000 }, (_, index) => sha256(`layer ${index}`));
+	const layers = names.map((blob, index) => ({ blob, parent: index - 1 }));
+	const blobs = new Map(
+		names.map((digest) => [
+			digest,
+			{
+				descriptor: { mediaType: mediaTypes.ociLayerGzip, digest, size: 1 },
+				diffId: digest,
+				createdAt: undefined,
+				description: undefined,
+				provider: provider(),
+			},
+		]),
+	);
+	const results = layers.map((_, layer) => ({ layer, createdAt: 0 }));
+	const deep = { layers, records: [{ ...record(sha256("a")), results }] };
+	assert.throws(() => chainsOf({ ...importedOf(deep), blobs }), /its results have more than 2000000 layers/);
+	const chains = Array.from({ length: 200 }, () => ({
+		layers: layers.map((_, index) => index),
+		createdAt: 0,
+	}));
+	const wide = { layers, records: [{ ...record(sha256("a")), chains }] };
+	assert.throws(() => chainsOf({ ...importedOf(wide), blobs }), /its results have more than 2000000 layers/);
+});
+
+test("indexes that are deep, wide or name themselves end soon", async () => {
+	const indexOf = (manifests: readonly object[]): Uint8Array =>
+		Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests }));
+	const entry = (digest: string) => ({ mediaType: mediaTypes.ociIndex, digest, size: 1 });
+	let asked = 0;
+	const read = (root: Uint8Array, below: () => Uint8Array) =>
+		readArtifact(
+			root,
+			{
+				manifest: async () => {
+					asked++;
+					return below();
+				},
+				blobs: provider(),
+			},
+			{ signal },
+		);
+	const self = indexOf([entry(sha256("self"))]);
+	assert.deepEqual(await read(self, () => self), []);
+	assert.equal(asked, 1);
+	asked = 0;
+	let depth = 0;
+	assert.deepEqual(
+		await read(indexOf([entry(sha256("first"))]), () => indexOf([entry(sha256(`${depth++}`))])),
+		[],
+	);
+	assert.ok(asked <= 4, `${asked} documents of a deep index`);
+	asked = 0;
+	const wide = indexOf(Array.from({ length: 4000 }, (_, index) => entry(sha256(`${index}`))));
+	assert.deepEqual(await read(wide, () => indexOf([])), []);
+	assert.equal(asked, 64);
 });

@@ -8,6 +8,9 @@ import type { CacheSource, KeyLink, KeyReader, ResultRecord } from "../solver/so
 import { CacheChains, type ChainItem, type ChainLink } from "./chains.ts";
 import type { CacheBlob, CacheConfig, CacheResult, ImportedCache } from "./remotecache.ts";
 
+/** Layers of all results together: a real cache has some thousand, a few megabytes of a hostile one may name billions. */
+const maxResultLayers = 2_000_000;
+
 /**
  * Adds the graph that a config describes. A result whose blobs are not all known is left out. Throws `invalid-argument` for
  * positions outside of the lists and for loops.
@@ -18,6 +21,14 @@ export function chainsOf(
 ): CacheChains {
 	const items = new Map<number, ChainItem | "open" | undefined>();
 	const stacks = new Map<number, readonly CacheBlob[] | undefined>();
+	let resultLayers = 0;
+	const counted = (layers: readonly CacheBlob[] | undefined): readonly CacheBlob[] | undefined => {
+		resultLayers += layers?.length ?? 0;
+		if (resultLayers > maxResultLayers) {
+			throw invalid(`its results have more than ${maxResultLayers} layers`);
+		}
+		return layers;
+	};
 	for (let start = 0; start < config.records.length; start++) {
 		const pending = [start];
 		for (let index = pending.at(-1); index !== undefined; index = pending.at(-1)) {
@@ -52,11 +63,11 @@ export function chainsOf(
 			const results = [
 				...record.results.map(({ layer, createdAt }) => ({
 					createdAt,
-					layers: stackOf(config, layer, { blobs, stacks }),
+					layers: stackOf(config, layer, { blobs, stacks, counted }),
 				})),
 				...record.chains.map(({ layers, createdAt }) => ({
 					createdAt,
-					layers: listed(config, layers, blobs),
+					layers: counted(listed(config, layers, blobs)),
 				})),
 			].filter((result): result is CacheResult => result.layers !== undefined && result.layers.length > 0);
 			// What stands on a key that matches nothing here matches nothing either.
@@ -73,9 +84,11 @@ function stackOf(
 	{
 		blobs,
 		stacks,
+		counted,
 	}: {
 		readonly blobs: ImportedCache["blobs"];
 		readonly stacks: Map<number, readonly CacheBlob[] | undefined>;
+		readonly counted: (layers: readonly CacheBlob[] | undefined) => readonly CacheBlob[] | undefined;
 	},
 ): readonly CacheBlob[] | undefined {
 	const below: number[] = [];
@@ -90,7 +103,7 @@ function stackOf(
 	let stack = index === -1 ? [] : stacks.get(index);
 	for (const each of below.reverse()) {
 		const blob = blobs.get(layerAt(config, each).blob);
-		stack = stack === undefined || blob === undefined ? undefined : [...stack, blob];
+		stack = counted(stack === undefined || blob === undefined ? undefined : [...stack, blob]);
 		stacks.set(each, stack);
 	}
 	return stack;

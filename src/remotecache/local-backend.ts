@@ -2,7 +2,7 @@ import { chunksOf, collect, verified } from "../content/bytes.ts";
 import type { ContentProvider, ContentReader } from "../content/content.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { withStatus } from "../exporter/status.ts";
-import { type Digest, isDigest, sha256 } from "../oci/digest.ts";
+import { type Digest, isDigest } from "../oci/digest.ts";
 import { maxManifestBytes } from "../oci/manifest.ts";
 import type { BlobWriter, Session } from "../session/session.ts";
 import { writeArtifact } from "./artifact.ts";
@@ -149,9 +149,8 @@ function readerOf(session: Session, directory: string): ContentReader {
 
 async function document(store: ContentReader, digest: Digest, signal: AbortSignal): Promise<Uint8Array> {
 	const what = `document ${digest}`;
-	const bytes = await collect(store.read(digest, { signal }), { maxBytes: maxManifestBytes, what });
-	if (digest.startsWith("sha256:") && sha256(bytes) !== digest) {
-		throw new SlipwayError("data-loss", `${what} has digest ${sha256(bytes)}`);
-	}
-	return bytes;
+	return await collect(verified(store.read(digest, { signal }), { digest }), {
+		maxBytes: maxManifestBytes,
+		what,
+	});
 }
