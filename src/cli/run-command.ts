@@ -1,6 +1,7 @@
 import { version } from "../daemon/version.ts";
 import { findDetail, hasCode, SlipwayError, toError } from "../errors/errors.ts";
 import { buildCommand } from "./build-command.ts";
+import { withHint } from "./hints.ts";
 import type { Terminal } from "./terminal.ts";
 
 const usage = `Usage: slipway COMMAND
@@ -134,9 +135,7 @@ async function report(thrown: unknown, argv: readonly string[], terminal: Termin
 		const { formatSourceExcerpt } = await import("../progress/source-excerpt.ts");
 		terminal.stderr.write(formatSourceExcerpt(detail));
 	}
-	const refused = /(?:^|\s)(network\.host|security\.insecure) is not allowed$/.exec(error.message)?.[1];
-	const hint = refused === undefined ? "" : `; if the step may have it, build with --allow ${refused}`;
-	terminal.stderr.write(`ERROR: ${error.message}${hint}\n`);
+	terminal.stderr.write(`ERROR: ${withHint(error.message)}\n`);
 	if (argv.includes("--debug") || argv.includes("-D")) {
 		for (let at: unknown = error; at instanceof Error; at = at.cause) {
 			terminal.stderr.write(`${at.stack ?? at.message}\n`);

@@ -13,11 +13,14 @@ test("openStateDirectory makes parents, and tells where it can't", () => {
 		assert.equal(statSync(root).mode & 0o777, 0o700);
 		assert.throws(
 			() => openStateDirectory(join(root, "owner")),
-			/state directory .*owner cannot be made; choose another/,
+			/state directory .*owner cannot be made or written; choose another/,
 		);
-		assert.throws(() => openStateDirectory(join(root, "owner/x")), /cannot be made/);
+		assert.throws(() => openStateDirectory(join(root, "owner/x")), /cannot be made or written/);
 	} finally {
 		rmSync(dir, { recursive: true });
 	}
-	assert.throws(() => openStateDirectory("/proc/slipway/x"), /cannot be made; choose another with --root/);
+	assert.throws(
+		() => openStateDirectory("/proc/slipway/x"),
+		/cannot be made or written; choose another with --root/,
+	);
 });

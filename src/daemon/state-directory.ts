@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { accessSync, constants, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Database, openDatabase } from "../database/database.ts";
 import { hasCode, SlipwayError, wrap } from "../errors/errors.ts";
@@ -23,8 +23,10 @@ export function openStateDirectory(root: string): StateDirectory {
 	const owner = join(root, "owner");
 	try {
 		makeDirectories(root, 0o700);
+		// SQLite calls a read-only file system an I/O error.
+		accessSync(root, constants.W_OK);
 	} catch (error) {
-		throw wrap(error, `state directory ${root} cannot be made; choose another with --root`);
+		throw wrap(error, `state directory ${root} cannot be made or written; choose another with --root`);
 	}
 	let database: Database;
 	try {
