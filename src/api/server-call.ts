@@ -205,13 +205,15 @@ export class Call implements ServerCall {
 		const end = error ?? afterEnd;
 		this.#outgoing.fail(end);
 		this.#incoming.fail(end);
-		this.#parts.onEnd({
+		const record: CallRecord = {
 			path: this.path,
 			metadata: this.metadata,
 			startedMs: this.startedMs,
 			endedMs: performance.timeOrigin + performance.now(),
 			error,
-		});
+		};
+		// The answer leaves at the end of this turn, and need not wait for this.
+		setImmediate(() => this.#parts.onEnd(record));
 	}
 
 	#end(error: SlipwayError | undefined, response: Frame | undefined): void {

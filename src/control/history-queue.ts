@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import {
 	type BuildHistoryEvent,
 	BuildHistoryEventType,
@@ -36,9 +37,9 @@ export interface OpenHistoryOptions extends HistoryOptions {
 const collectEveryMs = 120_000;
 /** BuildKit's: clients send the last of their spans when they end. */
 const traceWaitMs = 3000;
-/** A trace takes milliseconds to write down, which builds that run would wait for. */
+/** A trace takes milliseconds to write down, which builds that run would wait for, and clients of those that have just ended. */
 const tracePatienceMs = 10_000;
-const traceAgainMs = 100;
+const traceAgainMs = 60;
 /** A listener that is so far behind does not listen. */
 const maxWaitingEvents = 4096;
 
@@ -69,6 +70,9 @@ class Queue implements History {
 	readonly #listeners = new Set<Listener>();
 	/** Deleted while somebody listened to it. */
 	readonly #deleted = new Set<string>();
+	/** Builds that have ended and are being written down. */
+	readonly #recording = new Map<string, Promise<void>>();
+	#lastEndMs = 0;
 	/** What saves the trace of a build that has ended. */
 	readonly #traces = new Map<string, () => Promise<void>>();
 	readonly #timer: NodeJS.Timeout;
@@ -89,16 +93,13 @@ class Queue implements History {
 		this.#active.set(record.Ref, record);
 		this.#tell({ type: BuildHistoryEventType.STARTED, record });
 		return {
-			complete: async (end) => {
-				const completed = await this.#completed(record, end);
-				this.#active.delete(record.Ref);
-				try {
-					this.#store.put(completed.record, completed.blobs);
-				} catch (error) {
-					this.#options.warn(`build ${record.Ref} is not recorded: ${toError(error).message}`);
-				}
-				this.#tell({ type: BuildHistoryEventType.COMPLETE, record: completed.record });
-				this.#endListeners();
+			complete: (end) => {
+				// Answers of this turn leave first.
+				const recording = nextTurn()
+					.then(() => this.#record(record, end))
+					.finally(() => this.#recording.delete(record.Ref));
+				this.#recording.set(record.Ref, recording);
+				return recording;
 			},
 		};
 	}
@@ -140,7 +141,9 @@ class Queue implements History {
 		};
 		const due = performance.now() + traceWaitMs;
 		const saveInPeace = (): void => {
-			if (this.#active.size > 0 && performance.now() < due + tracePatienceMs) {
+			const now = performance.now();
+			const isBusy = this.#active.size > 0 || now < this.#lastEndMs + traceAgainMs;
+			if (isBusy && now < due + tracePatienceMs) {
 				timer = setTimeout(saveInPeace, traceAgainMs).unref();
 			} else {
 				void save();
@@ -151,6 +154,7 @@ class Queue implements History {
 	}
 
 	async finalize(ref: string): Promise<void> {
+		await this.#recording.get(ref);
 		await this.#traces.get(ref)?.();
 	}
 
@@ -191,6 +195,9 @@ class Queue implements History {
 		this.#listeners.add(listener);
 		signal.addEventListener("abort", wake);
 		try {
+			await Promise.all(this.#recording.values());
+			// What came meanwhile is known.
+			listener.events.length = 0;
 			yield* this.#known(request);
 			if (request.EarlyExit) {
 				return;
@@ -236,9 +243,26 @@ class Queue implements History {
 
 	async [Symbol.asyncDispose](): Promise<void> {
 		clearInterval(this.#timer);
+		await Promise.all(this.#recording.values());
 		this.#active.clear();
 		this.drain();
 		await Promise.all([...this.#traces.values()].map((save) => save()));
+	}
+
+	/** Never rejects. */
+	async #record(record: BuildHistoryRecord, end: BuildEnd): Promise<void> {
+		let completed = record;
+		try {
+			const made = await this.#completed(record, end);
+			completed = made.record;
+			this.#store.put(completed, made.blobs);
+		} catch (error) {
+			this.#options.warn(`build ${record.Ref} is not recorded: ${toError(error).message}`);
+		}
+		this.#active.delete(record.Ref);
+		this.#lastEndMs = performance.now();
+		this.#tell({ type: BuildHistoryEventType.COMPLETE, record: completed });
+		this.#endListeners();
 	}
 
 	*#known(request: BuildHistoryRequest): Generator<BuildHistoryEvent, void> {

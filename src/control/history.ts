@@ -47,7 +47,10 @@ export interface History extends AsyncDisposable {
 }
 
 export interface ActiveBuild {
-	/** The build has ended. Its log has ended too; it is taken over. Never rejects because of blobs that can't be kept. */
+	/**
+	 * The build has ended. Its log has ended too; it is taken over. Never rejects. It need not be waited for: it begins when the client has got its
+	 * answer, and whoever asks for the history waits for it.
+	 */
 	complete(end: BuildEnd): Promise<void>;
 }
 

@@ -120,18 +120,22 @@ async function recorded(
 		throw error;
 	} finally {
 		build.log.end();
-		await active.complete({
-			error,
-			log: build.log,
-			metadata: textOf(response?.metadata ?? {}),
-			results: resultsOf(response),
-			documents,
-		});
+		const endedMs = progressTime();
+		trace?.end(error?.message);
+		void active
+			.complete({
+				error,
+				log: build.log,
+				metadata: textOf(response?.metadata ?? {}),
+				results: resultsOf(response),
+				documents,
+			})
+			.then(() => {
+				services.onRecorded?.({ startedMs, endedMs, error, ...build.log.summary() });
+			});
 		if (trace !== undefined) {
-			trace.end(error?.message);
 			services.history.keepTrace(ref, () => trace.take());
 		}
-		services.onRecorded?.({ startedMs, endedMs: progressTime(), error, ...build.log.summary() });
 	}
 }
 
