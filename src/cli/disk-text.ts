@@ -1,6 +1,7 @@
 import type { UsageRecord } from "../client/client.ts";
 import { SlipwayError } from "../errors/errors.ts";
-import { GoStruct, GoTime, parseTemplate } from "./buildctl/go-template.ts";
+import { parseTemplate } from "./buildctl/go-template.ts";
+import { GoStruct, GoTime } from "./buildctl/go-values.ts";
 import { tabTable } from "./buildctl/tab-table.ts";
 import { humanDuration, humanSize } from "./human-units.ts";
 
@@ -71,7 +72,10 @@ function fieldsOf(
 		Type: record.recordType,
 		UsageCount: record.usageCount,
 	};
-	return new GoStruct(Object.entries(values).map(([name, value]) => ({ name, json: name, value })));
+	return new GoStruct(
+		Object.entries(values).map(([name, value]) => ({ name, json: name, value })),
+		{ escapesHtml: true },
+	);
 }
 
 function lastUsed({ lastUsedAt }: UsageRecord, now: number): string {

@@ -3,7 +3,8 @@ import { parseGoDuration } from "../../oci/go-duration.ts";
 import { formatBytes } from "../../progress/number-text.ts";
 import type { FlagSpec, ParsedFlags } from "../flags.ts";
 import type { CommandContext } from "./buildctl.ts";
-import { GoTime, parseTemplate } from "./go-template.ts";
+import { parseTemplate } from "./go-template.ts";
+import { GoTime } from "./go-values.ts";
 import { usageStruct } from "./records.ts";
 import { tabTable } from "./tab-table.ts";
 

@@ -6,7 +6,7 @@ import type {
 	WorkerInfo,
 } from "../../client/client.ts";
 import type { Descriptor } from "../../oci/descriptor.ts";
-import { GoStruct, GoTime } from "./go-template.ts";
+import { GoDuration, GoEnum, GoNil, GoStruct, GoTime } from "./go-values.ts";
 
 /** What templates see: the structures of BuildKit's Go client, field by field in its order. */
 export function usageStruct(record: UsageRecord): GoStruct {
@@ -18,7 +18,7 @@ export function usageStruct(record: UsageRecord): GoStruct {
 		["CreatedAt", "createdAt", new GoTime(record.createdAt ?? 0)],
 		["LastUsedAt", "lastUsedAt", time(record.lastUsedAt)],
 		["UsageCount", "usageCount", record.usageCount],
-		["Parents", "parents", record.parents.length === 0 ? undefined : record.parents],
+		["Parents", "parents", listOrNil(record.parents)],
 		["Description", "description", record.description],
 		["RecordType", "recordType", record.recordType],
 		["Shared", "shared", record.shared],
@@ -44,8 +44,8 @@ export function workerStruct(worker: WorkerInfo): GoStruct {
 			worker.gcPolicy.map((policy) =>
 				struct(
 					["All", "all", policy.all],
-					["Filter", "filter", policy.filters.length === 0 ? undefined : policy.filters],
-					["KeepDuration", "keepDuration", Number(policy.keepDuration)],
+					["Filter", "filter", listOrNil(policy.filters)],
+					["KeepDuration", "keepDuration", new GoDuration(Number(policy.keepDuration))],
 					["ReservedSpace", "reservedSpace", policy.reservedSpace],
 					["MaxUsedSpace", "maxUsedSpace", policy.maxUsedSpace],
 					["MinFreeSpace", "minFreeSpace", policy.minFreeSpace],
@@ -53,7 +53,7 @@ export function workerStruct(worker: WorkerInfo): GoStruct {
 			),
 		],
 		["BuildkitVersion", "buildkitVersion", versionStruct(worker.version)],
-		["CDIDevices", "cdiDevices", filled(worker.devices)],
+		["CDIDevices", "cdiDevices", listOrNil(worker.devices)],
 	);
 }
 
@@ -71,55 +71,61 @@ function versionStruct(version: BuilderVersion | undefined): GoStruct {
 	);
 }
 
-/** The numbers of `BuildHistoryEventType`. */
-const eventNumbers = { started: 0, complete: 1, deleted: 2 } as const;
+/** `BuildHistoryEventType`. */
+const eventTypes = {
+	started: new GoEnum(0, "STARTED"),
+	complete: new GoEnum(1, "COMPLETE"),
+	deleted: new GoEnum(2, "DELETED"),
+} as const;
 
+function listOrNil<T>(list: readonly T[]): readonly T[] | GoNil {
+	return list.length === 0 ? new GoNil("[]") : list;
+}
+
+/** As messages of protobuf are: what is empty is there for templates, and not in JSON. */
 export function historyStruct({ type, record }: HistoryEvent): GoStruct {
-	const optional = (name: string, json: string, value: unknown) =>
-		value === undefined || value === "" || value === 0 || value === false
-			? []
-			: [[name, json, value] as const];
-	return struct(...optional("Type", "type", eventNumbers[type]), [
-		"Record",
-		"record",
-		struct(
-			...optional("Ref", "Ref", record.ref),
-			...optional("Frontend", "Frontend", record.frontend),
-			...optional("FrontendAttrs", "FrontendAttrs", filled(record.frontendOptions)),
-			...optional(
-				"Exporters",
-				"Exporters",
-				filled(record.exporters.map(({ type, attrs }) => ({ Type: type, Attrs: attrs }))),
+	return message(
+		["Type", "type", eventTypes[type]],
+		[
+			"Record",
+			"record",
+			message(
+				["Ref", "Ref", record.ref],
+				["Frontend", "Frontend", record.frontend],
+				["FrontendAttrs", "FrontendAttrs", record.frontendOptions],
+				[
+					"Exporters",
+					"Exporters",
+					record.exporters.map(({ type: name, attrs }) =>
+						message(["Type", "Type", name], ["Attrs", "Attrs", attrs]),
+					),
+				],
+				["Error", "error", record.error],
+				["CreatedAt", "CreatedAt", timestamp(record.createdAt)],
+				["CompletedAt", "CompletedAt", timestamp(record.completedAt)],
+				["Logs", "logs", descriptor(record.logs)],
+				["ExporterResponse", "ExporterResponse", record.exporterResponse],
+				["Generation", "Generation", record.generation],
+				["Trace", "trace", descriptor(record.trace)],
+				["Pinned", "pinned", record.pinned],
+				["NumCachedSteps", "numCachedSteps", record.cachedSteps],
+				["NumTotalSteps", "numTotalSteps", record.totalSteps],
+				["NumCompletedSteps", "numCompletedSteps", record.completedSteps],
+				["NumWarnings", "numWarnings", record.warnings],
 			),
-			...optional("Error", "error", record.error),
-			...optional("CreatedAt", "CreatedAt", timestamp(record.createdAt)),
-			...optional("CompletedAt", "CompletedAt", timestamp(record.completedAt)),
-			...optional("Logs", "logs", descriptor(record.logs)),
-			...optional("ExporterResponse", "ExporterResponse", filled(record.exporterResponse)),
-			...optional("Generation", "Generation", record.generation),
-			...optional("Trace", "trace", descriptor(record.trace)),
-			...optional("Pinned", "pinned", record.pinned),
-			...optional("NumCachedSteps", "numCachedSteps", record.cachedSteps),
-			...optional("NumTotalSteps", "numTotalSteps", record.totalSteps),
-			...optional("NumCompletedSteps", "numCompletedSteps", record.completedSteps),
-			...optional("NumWarnings", "numWarnings", record.warnings),
-		),
-	]);
+		],
+	);
 }
 
 function descriptor(value: Descriptor | undefined): GoStruct | undefined {
 	return (
 		value &&
-		struct(
+		message(
 			["MediaType", "media_type", value.mediaType],
 			["Digest", "digest", value.digest],
 			["Size", "size", value.size],
 		)
 	);
-}
-
-function filled<T extends object>(value: T): T | undefined {
-	return Object.keys(value).length === 0 ? undefined : value;
 }
 
 /** The message, which is what templates see of a history. */
@@ -129,7 +135,13 @@ function timestamp(milliseconds: number | undefined): GoStruct | undefined {
 	}
 	const seconds = Math.floor(milliseconds / 1000);
 	const nanoseconds = Math.floor((milliseconds - seconds * 1000) * 1e6);
-	return struct(["Seconds", "seconds", seconds], ["Nanos", "nanos", nanoseconds]);
+	return new GoStruct(
+		[
+			{ name: "Seconds", json: "seconds", value: seconds },
+			{ name: "Nanos", json: "nanos", value: nanoseconds },
+		],
+		{ text: `seconds:${seconds}  nanos:${nanoseconds}` },
+	);
 }
 
 function time(milliseconds: number | undefined): GoTime | undefined {
@@ -138,4 +150,8 @@ function time(milliseconds: number | undefined): GoTime | undefined {
 
 function struct(...fields: readonly (readonly [name: string, json: string, value: unknown])[]): GoStruct {
 	return new GoStruct(fields.map(([name, json, value]) => ({ name, json, value })));
+}
+
+function message(...fields: readonly (readonly [name: string, json: string, value: unknown])[]): GoStruct {
+	return new GoStruct(fields.map(([name, json, value]) => ({ name, json, value, omitEmpty: true })));
 }
