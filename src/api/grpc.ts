@@ -13,6 +13,11 @@ export interface Codec<T> {
 	/** What the message refers to may be a view into `bytes`. */
 	decode(bytes: Uint8Array): T;
 	/**
+	 * The same for a message that came in several pieces, without them being joined. Undefined: they must be. What the message refers to
+	 * may be views of the pieces.
+	 */
+	decodePieces?(pieces: readonly Uint8Array[], size: number): T | undefined;
+	/**
 	 * In place of `encode`, for messages that carry much: what is sent is `head`, of which the first `reserved` bytes are left for
 	 * the caller, and then `body`, without a copy. The body may be empty.
 	 */

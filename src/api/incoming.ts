@@ -1,7 +1,7 @@
 import type { Http2Stream } from "node:http2";
 import { SlipwayError, toError } from "../errors/errors.ts";
-import { FrameReader } from "./frames.ts";
 import type { Codec } from "./grpc.ts";
+import { decodeMessage, PieceReader, type WireMessage } from "./message-pieces.ts";
 
 /** What waits for its reader before the other side is held back. */
 const pauseBytes = 1 << 20;
@@ -20,8 +20,8 @@ export class Incoming<T> implements AsyncIterableIterator<T> {
 	readonly #stream: Http2Stream;
 	readonly #codec: Codec<T>;
 	readonly #options: IncomingOptions;
-	readonly #frames: FrameReader;
-	#queue: Uint8Array[] = [];
+	readonly #frames: PieceReader;
+	#queue: WireMessage[] = [];
 	#head = 0;
 	#queuedBytes = 0;
 	#paused = false;
@@ -33,9 +33,9 @@ export class Incoming<T> implements AsyncIterableIterator<T> {
 		this.#stream = stream;
 		this.#codec = codec;
 		this.#options = options;
-		this.#frames = new FrameReader({
+		this.#frames = new PieceReader({
 			maxMessageBytes: options.maxMessageBytes,
-			onMessage: (bytes) => this.#onMessage(bytes),
+			onMessage: (message) => this.#onMessage(message),
 		});
 		stream.on("data", (chunk: Uint8Array) => this.#onData(chunk));
 	}
@@ -99,25 +99,25 @@ export class Incoming<T> implements AsyncIterableIterator<T> {
 		}
 	}
 
-	#onMessage(bytes: Uint8Array): void {
+	#onMessage(message: WireMessage): void {
 		const reader = this.#reader;
 		if (reader !== undefined) {
 			this.#reader = undefined;
-			reader(this.#decode(bytes));
+			reader(this.#decode(message));
 			return;
 		}
-		this.#queue.push(bytes);
-		this.#queuedBytes += bytes.length;
+		this.#queue.push(message);
+		this.#queuedBytes += message.size;
 		if (!this.#paused && (this.#queuedBytes >= pauseBytes || this.#waiting() >= pauseMessages)) {
 			this.#paused = true;
 			this.#stream.pause();
 		}
 	}
 
-	#take(): Uint8Array {
-		const bytes = this.#queue[this.#head] as Uint8Array;
+	#take(): WireMessage {
+		const message = this.#queue[this.#head] as WireMessage;
 		this.#head++;
-		this.#queuedBytes -= bytes.length;
+		this.#queuedBytes -= message.size;
 		if (this.#head === this.#queue.length) {
 			this.#queue = [];
 			this.#head = 0;
@@ -128,7 +128,7 @@ export class Incoming<T> implements AsyncIterableIterator<T> {
 		if (this.#paused && this.#queuedBytes < pauseBytes / 2 && this.#waiting() < pauseMessages / 2) {
 			this.#resume();
 		}
-		return bytes;
+		return message;
 	}
 
 	/** Messages that nobody has read. */
@@ -149,9 +149,9 @@ export class Incoming<T> implements AsyncIterableIterator<T> {
 		}
 	}
 
-	#decode(bytes: Uint8Array): Promise<IteratorResult<T>> {
+	#decode(message: WireMessage): Promise<IteratorResult<T>> {
 		try {
-			return Promise.resolve({ value: this.#codec.decode(bytes), done: false });
+			return Promise.resolve({ value: decodeMessage(this.#codec, message), done: false });
 		} catch (cause) {
 			const reason = toError(cause).message;
 			const error = new SlipwayError("internal", `${this.#options.decodeFailure}: ${reason}`, { cause });

@@ -1,5 +1,5 @@
 import type { MessageStream, ServerCall } from "../api/grpc.ts";
-import type { BytesMessage } from "../api/services/bytes-message.ts";
+import type { BytesMessage, TunnelMessage } from "../api/services/bytes-message.ts";
 import { canceled, SlipwayError } from "../errors/errors.ts";
 import type { Session } from "../session/session.ts";
 import type { OpenSession } from "./service.ts";
@@ -7,7 +7,7 @@ import type { OpenSession } from "./service.ts";
 /** Clients that are connected, by the id of their session. */
 export interface SessionRegistry {
 	/** Serves `Control.Session`: until the client or the connection ends it. */
-	serve(stream: MessageStream<BytesMessage, BytesMessage>, call: ServerCall): Promise<void>;
+	serve(stream: MessageStream<TunnelMessage, BytesMessage>, call: ServerCall): Promise<void>;
 	/**
 	 * A client opens its session and asks to build at the same time, so that either may come first. Throws `unknown` with
 	 * BuildKit's message when it does not come.

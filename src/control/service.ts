@@ -1,5 +1,5 @@
 import type { MessageStream, Method, MethodKind, ServedMethod, ServerCall } from "../api/grpc.ts";
-import type { BytesMessage } from "../api/services/bytes-message.ts";
+import type { BytesMessage, TunnelMessage } from "../api/services/bytes-message.ts";
 import type { Tracing } from "../api/tracing.ts";
 import type { CacheManager } from "../cache/cache.ts";
 import type { ContentStore, LocalContent } from "../content/content.ts";
@@ -58,7 +58,7 @@ export interface BuildFigures extends BuildLogSummary {
 
 /** The client's side of a session, through its call; it is over when `closed` is aborted. */
 export type OpenSession = (
-	stream: MessageStream<BytesMessage, BytesMessage>,
+	stream: MessageStream<TunnelMessage, BytesMessage>,
 	call: ServerCall,
 ) => Promise<Session & AsyncDisposable>;
 

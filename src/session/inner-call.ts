@@ -1,9 +1,8 @@
 import { encodeFrame } from "../api/frames.ts";
-import type { CallOptions, ClientStream, Codec, Metadata, Method, MethodKind } from "../api/grpc.ts";
+import type { CallOptions, ClientStream, Metadata, Method, MethodKind } from "../api/grpc.ts";
+import { decodeMessage, PieceReader, type WireMessage } from "../api/message-pieces.ts";
 import { httpError, metadataOf, rawHeader, readStatus } from "../api/metadata.ts";
 import { canceled, SlipwayError, toError } from "../errors/errors.ts";
-import { PieceReader } from "./message-pieces.ts";
-import type { PieceCodec } from "./packet-pieces.ts";
 
 /** What a call needs of its connection. */
 export interface CallHost {
@@ -56,11 +55,6 @@ const maxTimerMs = 2_147_483_647;
 /** One for all: each call would make one that mostly nobody sees. */
 const ended = new SlipwayError("unavailable", "the call has ended");
 
-interface WireMessage {
-	readonly pieces: readonly Uint8Array[];
-	readonly size: number;
-}
-
 /** A call on a connection of `InnerChannel`. */
 export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, AsyncIterableIterator<In> {
 	id = 0;
@@ -101,7 +95,7 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 		this.headers.catch(() => undefined);
 		this.#reader = new PieceReader({
 			maxMessageBytes: host.maxMessageBytes,
-			onMessage: (pieces, size) => this.#onMessage({ pieces, size }),
+			onMessage: (message) => this.#onMessage(message),
 		});
 		const { signal, timeoutMs } = options;
 		this.#onAbort = () =>
@@ -300,15 +294,9 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 		}
 	}
 
-	#decode({ pieces, size }: WireMessage): Promise<IteratorResult<In>> {
+	#decode(message: WireMessage): Promise<IteratorResult<In>> {
 		try {
-			const codec: Codec<In> & Partial<PieceCodec<In>> = this.#method.response;
-			const [only] = pieces;
-			const value =
-				pieces.length === 1 && only !== undefined
-					? codec.decode(only)
-					: (codec.decodePieces?.(pieces, size) ?? codec.decode(Buffer.concat(pieces, size)));
-			return Promise.resolve({ value, done: false });
+			return Promise.resolve({ value: decodeMessage(this.#method.response, message), done: false });
 		} catch (cause) {
 			const error = new SlipwayError(
 				"internal",

@@ -1,6 +1,6 @@
 import type { CallOptions, Channel, ClientStream, MessageStream, Method, MethodKind } from "../api/grpc.ts";
 import { addMetadata, formatTimeout } from "../api/metadata.ts";
-import type { BytesMessage } from "../api/services/bytes-message.ts";
+import type { BytesMessage, TunnelMessage } from "../api/services/bytes-message.ts";
 import { canceled, type ErrorCode, SlipwayError, toError } from "../errors/errors.ts";
 import { decodeHeaders, encodeHeaders } from "./hpack.ts";
 import { type CallHost, type HostedCall, InnerCall } from "./inner-call.ts";
@@ -18,7 +18,7 @@ export interface InnerChannelOptions {
  * table of headers.
  */
 export function openInnerChannel(
-	stream: MessageStream<BytesMessage, BytesMessage>,
+	stream: MessageStream<TunnelMessage, BytesMessage>,
 	options: InnerChannelOptions = {},
 ): Channel {
 	return new InnerChannel(stream, options.maxMessageBytes ?? 16 << 20);
@@ -70,7 +70,7 @@ interface FrameHead {
 
 class InnerChannel implements Channel, CallHost {
 	readonly maxMessageBytes: number;
-	readonly #stream: MessageStream<BytesMessage, BytesMessage>;
+	readonly #stream: MessageStream<TunnelMessage, BytesMessage>;
 	readonly #closed: AbortController = new AbortController();
 	readonly #calls = new Map<number, HostedCall>();
 	/** Calls that wait until the server takes more at once. */
@@ -99,7 +99,7 @@ class InnerChannel implements Channel, CallHost {
 		| { readonly id: number; readonly flags: number; readonly parts: Uint8Array[]; bytes: number }
 		| undefined;
 
-	constructor(stream: MessageStream<BytesMessage, BytesMessage>, maxMessageBytes: number) {
+	constructor(stream: MessageStream<TunnelMessage, BytesMessage>, maxMessageBytes: number) {
 		this.#stream = stream;
 		this.maxMessageBytes = maxMessageBytes;
 		this.#put(preface);
@@ -353,11 +353,14 @@ class InnerChannel implements Channel, CallHost {
 
 	async #read(): Promise<void> {
 		try {
-			for await (const { data } of this.#stream) {
+			for await (const { data, more = [] } of this.#stream) {
 				if (this.#closed.signal.aborted) {
 					return;
 				}
 				this.#onBytes(data);
+				for (const piece of more) {
+					this.#onBytes(piece);
+				}
 			}
 			this.#close(lost(undefined));
 		} catch (thrown) {

@@ -2,12 +2,6 @@ import type { Codec, Method } from "../api/grpc.ts";
 import { fileSync } from "../api/services/filesync.ts";
 import { type Packet, packet } from "../api/services/packet.ts";
 
-/** A codec that can do without a message being joined to one piece. */
-export interface PieceCodec<T> extends Codec<T> {
-	/** Undefined: the message must be joined. What the message refers to may be views of the pieces. */
-	decodePieces(pieces: readonly Uint8Array[], size: number): T | undefined;
-}
-
 /** As a packet, but content may come in several pieces. */
 export type ReceivedPacket =
 	| Exclude<Packet, { readonly kind: "data" }>
@@ -19,7 +13,7 @@ export type ReceivedPacket =
 			readonly more?: readonly Uint8Array[];
 	  };
 
-const receivedPacket: PieceCodec<ReceivedPacket> = {
+const receivedPacket: Codec<ReceivedPacket> = {
 	encode: (message) => packet.encode(message as Packet),
 	decode: (bytes) => packet.decode(bytes),
 	decodePieces: decodeData,

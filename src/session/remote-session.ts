@@ -1,6 +1,6 @@
 import type { Channel, MessageStream, Metadata } from "../api/grpc.ts";
 import { auth } from "../api/services/auth.ts";
-import type { BytesMessage } from "../api/services/bytes-message.ts";
+import type { BytesMessage, TunnelMessage } from "../api/services/bytes-message.ts";
 import { content } from "../api/services/content.ts";
 import { fileSend, fileSync } from "../api/services/filesync.ts";
 import { policyVerifier } from "../api/services/policy-verifier.ts";
@@ -42,7 +42,7 @@ export interface RemoteSession extends Session, AsyncDisposable {
  * registers the session, and resolves when `closed` fires.
  */
 export function acceptSession(
-	stream: MessageStream<BytesMessage, BytesMessage>,
+	stream: MessageStream<TunnelMessage, BytesMessage>,
 	options: RemoteSessionOptions,
 ): RemoteSession {
 	return openRemoteSession({ ...options, channel: openInnerChannel(stream) });

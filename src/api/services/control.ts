@@ -1,6 +1,6 @@
 import * as messages from "../generated/control.ts";
 import type { Method } from "../grpc.ts";
-import { type BytesMessage, bytesMessage } from "./bytes-message.ts";
+import { type BytesMessage, bytesMessage, type TunnelMessage, tunnelMessage } from "./bytes-message.ts";
 
 /** `moby.buildkit.v1.Control` */
 export const control: {
@@ -8,7 +8,7 @@ export const control: {
 	readonly prune: Method<"server-stream", messages.PruneRequest, messages.UsageRecord>;
 	readonly solve: Method<"unary", messages.SolveRequest, messages.SolveResponse>;
 	readonly status: Method<"server-stream", messages.StatusRequest, messages.StatusResponse>;
-	readonly session: Method<"bidi", BytesMessage, BytesMessage>;
+	readonly session: Method<"bidi", TunnelMessage, BytesMessage>;
 	readonly listWorkers: Method<"unary", messages.ListWorkersRequest, messages.ListWorkersResponse>;
 	readonly info: Method<"unary", messages.InfoRequest, messages.InfoResponse>;
 	readonly listenBuildHistory: Method<
@@ -49,7 +49,7 @@ export const control: {
 	session: {
 		kind: "bidi",
 		path: "/moby.buildkit.v1.Control/Session",
-		request: bytesMessage,
+		request: tunnelMessage,
 		response: bytesMessage,
 	},
 	listWorkers: {

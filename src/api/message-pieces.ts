@@ -1,9 +1,23 @@
 import { SlipwayError } from "../errors/errors.ts";
+import type { Codec } from "./grpc.ts";
+
+/** A message as it came: at least one piece. */
+export interface WireMessage {
+	readonly pieces: readonly Uint8Array[];
+	readonly size: number;
+}
+
+export function decodeMessage<T>(codec: Codec<T>, { pieces, size }: WireMessage): T {
+	const [only] = pieces;
+	return pieces.length === 1 && only !== undefined
+		? codec.decode(only)
+		: (codec.decodePieces?.(pieces, size) ?? codec.decode(Buffer.concat(pieces, size)));
+}
 
 export interface PieceReaderOptions {
 	readonly maxMessageBytes: number;
-	/** Takes each message as the pieces that it came in, at least one; they are views of what was read. */
-	readonly onMessage: (pieces: readonly Uint8Array[], size: number) => void;
+	/** Takes each message; its pieces are views of what was read. */
+	readonly onMessage: (message: WireMessage) => void;
 }
 
 const prefixBytes = 5;
@@ -11,7 +25,7 @@ const nothing = new Uint8Array(0);
 
 /**
  * Cuts gRPC's messages out of a stream without joining them: what a message is needed for may be to copy it piece by piece, and large
- * transfers are messages that never come in one piece. Errors are those of api/frames.ts.
+ * transfers are messages that never come in one piece. Memory for a message is taken as it comes, not as it is announced.
  */
 export class PieceReader {
 	readonly #options: PieceReaderOptions;
@@ -26,6 +40,7 @@ export class PieceReader {
 		this.#options = options;
 	}
 
+	/** Throws the error that the call ends with when this is no stream of messages. */
 	push(chunk: Uint8Array): void {
 		let at = 0;
 		while (at < chunk.length || this.#rest === 0) {
@@ -51,7 +66,7 @@ export class PieceReader {
 				const pieces = this.#pieces.length === 0 ? [nothing] : this.#pieces;
 				this.#rest = undefined;
 				this.#pieces = [];
-				this.#options.onMessage(pieces, this.#size);
+				this.#options.onMessage({ pieces, size: this.#size });
 			}
 		}
 	}
