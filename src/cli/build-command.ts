@@ -176,7 +176,8 @@ const solveHere: Solve = async (plan, flags, terminal, progress, { trace, ...wat
 		(await import("../control/source-policy-message.ts")).fromPolicyMessage(policy),
 	];
 	await using engine = await terminal.openEngine(engineOptions(flags, terminal));
-	await using session = createLocalSession(plan.lends);
+	const { announcedAuth } = await import("../session/announced-auth.ts");
+	await using session = createLocalSession({ ...plan.lends, ...announcedAuth(plan.lends, progress) });
 	const spans =
 		trace &&
 		(await import("../control/build-trace.ts")).traceBuild(trace.tracing, {
@@ -248,18 +249,24 @@ const solveElsewhere: Solve = async (plan, flags, terminal, progress, { trace })
 			entitlements: plan.entitlements,
 			...(sourcePolicy === undefined ? {} : { sourcePolicy }),
 		},
-		{ lends: await withTokens(plan.lends, terminal), progress, signal: terminal.interrupted },
+		{ lends: await withTokens(plan.lends, terminal, progress), progress, signal: terminal.interrupted },
 	);
 };
 
 /** The builder is another's: it gets tokens, and the logins stay here. */
-async function withTokens(lends: LocalSessionOptions, { env }: Terminal): Promise<LocalSessionOptions> {
+async function withTokens(
+	lends: LocalSessionOptions,
+	{ env }: Terminal,
+	progress: ProgressSink,
+): Promise<LocalSessionOptions> {
 	const { auth } = lends;
 	if (auth === undefined) {
 		return lends;
 	}
 	const { createTokenAuthority } = await import("../session/token-authority.ts");
-	return { ...lends, tokenAuthority: createTokenAuthority({ auth, env }) };
+	const { announcedAuth } = await import("../session/announced-auth.ts");
+	const tokenAuthority = createTokenAuthority({ auth, env });
+	return { ...lends, ...announcedAuth({ auth, tokenAuthority }, progress) };
 }
 
 function solveRequest(plan: BuildPlan): Omit<SolveRequest, "entitlements"> {

@@ -210,6 +210,11 @@ function openTracing({ env, logger, version }: ServeApiOptions, stack: AsyncDisp
 		"telemetry.sdk.name": "slipway",
 	});
 	const scope = { name: "slipway", version: version.version };
+	for (const name of ["JAEGER_TRACE", "OTEL_EXPORTER_JAEGER_ENDPOINT", "OTEL_EXPORTER_JAEGER_AGENT_HOST"]) {
+		if (env[name]) {
+			warn(`${name} has no effect: Jaeger takes OTLP, so set OTEL_EXPORTER_OTLP_ENDPOINT`);
+		}
+	}
 	try {
 		const samples = readOtlpSampler(env);
 		const settings = readOtlpSettings(env);

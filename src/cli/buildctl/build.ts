@@ -10,6 +10,7 @@ import type { Definition, OpMetadata } from "../../llb/llb.ts";
 import { newIdentity } from "../../oci/identity.ts";
 import { createDisplay } from "../../progress/display.ts";
 import type { ProgressSink } from "../../progress/progress.ts";
+import { announcedAuth } from "../../session/announced-auth.ts";
 import { createDockerAuth } from "../../session/docker-auth.ts";
 import type { LocalSessionOptions } from "../../session/local-session.ts";
 import { createSecrets } from "../../session/secrets.ts";
@@ -116,9 +117,10 @@ export async function build({ client, flags, globals, terminal }: CommandContext
 			"listing workers for Build: failed to list workers",
 			async (each) => each,
 		);
+		const progress: ProgressSink = { write: (event) => sinks.forEach((sink) => void sink.write(event)) };
 		const response = await builder.solve(request, {
-			lends: { ...lends, outputs },
-			progress: { write: (event) => sinks.forEach((sink) => void sink.write(event)) },
+			lends: { ...lends, ...announcedAuth(lends, progress), outputs },
+			progress,
 			signal: terminal.interrupted,
 		});
 		await caches.finish(response);
