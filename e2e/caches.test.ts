@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { promisify } from "node:util";
 import { type RealRegistry, startRealRegistry } from "../src/registry/real-registry.ts";
 import {
 	azureLogin,
@@ -12,7 +14,6 @@ import {
 	startFakeS3,
 } from "../src/remotecache/fake-clouds.fixture.ts";
 import { busyboxBase, program, Workbench } from "./support/slipway.ts";
-import { tool } from "./support/tools.ts";
 
 /** Steps whose outcome is another one each time they run. */
 const files = {
@@ -32,29 +33,34 @@ RUN cat /two /three /proc/sys/kernel/random/uuid > /four
 };
 
 let registry: RealRegistry;
-const shared = new Workbench();
+/** One builder for all, which is made to forget: to start another for each build takes longer than the builds. */
+const builder = new Workbench({ background: true });
 let context: string;
+let outputs = 0;
 
 before(async () => {
 	registry = await startRealRegistry();
-	context = shared.context(files);
+	context = builder.context(files);
 });
 
 after(async () => {
 	await registry[Symbol.asyncDispose]();
-	shared[Symbol.dispose]();
+	builder[Symbol.dispose]();
 });
 
+/** Afterwards the builder has no results, cache mounts and blobs. */
+async function forget(): Promise<void> {
+	await promisify(execFile)(program, ["prune", "--all", "--force", "--root", builder.root], {
+		env: { PATH: process.env["PATH"], HOME: builder.dir },
+	});
+}
+
 /** What the last step has made, in a builder that knows nothing. */
-async function built(args: readonly string[], bench: Workbench = new Workbench()): Promise<Built> {
-	try {
-		const { stderr } = await bench.build([...busyboxBase, "-o", bench.path("out"), ...args, context]);
-		return { stderr, four: readFileSync(bench.path("out/four"), "utf8") };
-	} finally {
-		if (bench !== shared) {
-			bench[Symbol.dispose]();
-		}
-	}
+async function built(args: readonly string[]): Promise<Built> {
+	await forget();
+	const out = builder.path(`out${outputs++}`);
+	const { stderr } = await builder.build([...busyboxBase, "-o", out, ...args, context]);
+	return { stderr, four: readFileSync(join(out, "four"), "utf8") };
 }
 
 interface Built {
@@ -99,7 +105,7 @@ test("registry: an image, and min caches of two builds, are imported together; w
 });
 
 test("local: exported with tags, only what is missing is written, and imported by tag", async () => {
-	const cache = shared.path("cache");
+	const cache = builder.path("cache");
 	const first = await built(["--cache-to", `type=local,dest=${cache},mode=max,tag=main`]);
 	const blobs = (): readonly string[] => readdirSync(join(cache, "blobs/sha256")).toSorted();
 	const before = blobs();
@@ -125,7 +131,7 @@ test("local: exported with tags, only what is missing is written, and imported b
 });
 
 test("a damaged layer, a layer that is gone and a manifest of random bytes are misses with a warning", async () => {
-	const cache = shared.path("damaged");
+	const cache = builder.path("damaged");
 	const first = await built(["--cache-to", `type=local,dest=${cache},mode=max`]);
 	const dir = join(cache, "blobs/sha256");
 	const layers = readdirSync(dir).filter((name) => readFileSync(join(dir, name)).readUInt16BE(0) === 0x1f8b);
@@ -146,7 +152,7 @@ test("a damaged layer, a layer that is gone and a manifest of random bytes are m
 	const third = await built(["--cache-from", `type=local,src=${cache}`]);
 	assert.match(third.stderr, /an imported cache is damaged/);
 
-	const random = shared.path("random");
+	const random = builder.path("random");
 	mkdirSync(join(random, "blobs/sha256"), { recursive: true });
 	const digest = "0".repeat(64);
 	writeFileSync(join(random, "blobs/sha256", digest), Buffer.from([0, 255, 1, 254, 10]));
@@ -156,9 +162,9 @@ test("a damaged layer, a layer that is gone and a manifest of random bytes are m
 
 test("a place that can't be written to is a warning, and an error for who insists; bad options are errors", async () => {
 	const to = "type=registry,ref=127.0.0.1:1/nowhere";
-	const { stderr } = await shared.build([...busyboxBase, "--cache-to", to, context]);
+	const { stderr } = await builder.build([...busyboxBase, "--cache-to", to, context]);
 	assert.match(stderr, /WARN: exporting cache to registry failed: /);
-	const refused = await shared.run([...busyboxBase, "--cache-to", `${to},ignore-error=false`, context]);
+	const refused = await builder.run([...busyboxBase, "--cache-to", `${to},ignore-error=false`, context]);
 	assert.equal(refused.code, 1);
 	for (const [option, message] of [
 		["type=floppy", 'unknown cache exporter: "floppy"'],
@@ -170,7 +176,7 @@ test("a place that can't be written to is a warning, and an error for who insist
 		],
 		["type=registry,ref=x,compression=lzma", "unsupported compression type lzma"],
 	] as const) {
-		const result = await shared.run([...busyboxBase, "--cache-to", option, context]);
+		const result = await builder.run([...busyboxBase, "--cache-to", option, context]);
 		assert.equal(result.code, 1, option);
 		assert.ok(result.stderr.includes(message), result.stderr);
 	}
@@ -179,10 +185,9 @@ test("a place that can't be written to is a warning, and an error for who insist
 test("what came with an imported result is known afterwards without the import", async () => {
 	const ref = `${registry.host}/cache/kept:1`;
 	await built(["--cache-to", `type=registry,ref=${ref},mode=max`]);
-	using bench = new Workbench();
-	await bench.build([...busyboxBase, "-o", bench.path("out"), "--cache-from", ref, context]);
-	const changed = bench.context({ ...files, "sub/b.txt": "changed\n" });
-	const { stderr } = await bench.build([...busyboxBase, changed]);
+	await built(["--cache-from", ref]);
+	const changed = builder.context({ ...files, "sub/b.txt": "changed\n" });
+	const { stderr } = await builder.build([...busyboxBase, changed]);
 	assert.match(stderr, /\[stage-1 1\/5\] RUN cat .*> \/three\n#\d+ CACHED/);
 	assert.match(stderr, /\[stage-1 2\/5\] COPY --from=one .*\n#\d+ CACHED/);
 });
@@ -205,49 +210,40 @@ EOF
 	});
 	const places: readonly (readonly [to: string, from: string])[] = [
 		[`type=registry,ref=${registry.host}/mounts:1`, `type=registry,ref=${registry.host}/mounts:1`],
-		[`type=local,dest=${shared.path("mounts")}`, `type=local,src=${shared.path("mounts")}`],
+		[`type=local,dest=${builder.path("mounts")}`, `type=local,src=${builder.path("mounts")}`],
 	];
-	for (const [to, from] of places) {
-		using first = new Workbench();
-		const out = ["-o", first.path("out")];
-		const one = await first.build([
-			...busyboxBase,
-			...out,
-			"--cache-mount-to",
-			to,
-			first.context(mounted("one")),
-		]);
-		assert.match(one.stderr, /exporting cache mounts to/);
-		assert.equal(readFileSync(first.path("out/log"), "utf8"), "750 7 /own\nkept\n");
-
-		using second = new Workbench();
-		const two = await second.build([
+	const log = async (
+		marker: string,
+		...args: readonly string[]
+	): Promise<readonly [log: string, stderr: string]> => {
+		const out = builder.path(`out${outputs++}`);
+		const { stderr } = await builder.build([
 			...busyboxBase,
 			"-o",
-			second.path("out"),
-			...["--cache-mount-from", from, "--cache-mount-to", to],
-			second.context(mounted("two")),
+			out,
+			...args,
+			builder.context(mounted(marker)),
 		]);
-		assert.match(two.stderr, /restoring cache mount \/\/cache/);
-		assert.equal(readFileSync(second.path("out/log"), "utf8"), "750 7 /own\none\n640 5 6 4\nkept\n");
+		return [readFileSync(join(out, "log"), "utf8"), stderr];
+	};
+	for (const [to, from] of places) {
+		await forget();
+		const [one, exporting] = await log("one", "--cache-mount-to", to);
+		assert.match(exporting, /exporting cache mounts to/);
+		assert.equal(one, "750 7 /own\nkept\n");
+
+		await forget();
+		const [two, restoring] = await log("two", "--cache-mount-from", from, "--cache-mount-to", to);
+		assert.match(restoring, /restoring cache mount \/\/cache/);
+		assert.equal(two, "750 7 /own\none\n640 5 6 4\nkept\n");
 
 		// Only a mount that is missing is restored.
-		await second.build([
-			...busyboxBase,
-			"-o",
-			second.path("again"),
-			...["--cache-mount-from", from],
-			second.context(mounted("three")),
-		]);
-		assert.equal(readFileSync(second.path("again/log"), "utf8"), "750 7 /own\none\ntwo\n640 5 6 4\nkept\n");
+		const [three] = await log("three", "--cache-mount-from", from);
+		assert.equal(three, "750 7 /own\none\ntwo\n640 5 6 4\nkept\n");
 	}
-	using last = new Workbench();
-	const missing = await last.build([
-		...busyboxBase,
-		...["--cache-mount-from", `${registry.host}/none:1`],
-		last.context(mounted("four")),
-	]);
-	assert.match(missing.stderr, /WARN: cache mounts of .*none:1 are not used: /);
+	await forget();
+	const [, missing] = await log("four", "--cache-mount-from", `${registry.host}/none:1`);
+	assert.match(missing, /WARN: cache mounts of .*none:1 are not used: /);
 });
 
 test("S3, Azure and GitHub's cache keep steps and cache mounts", async () => {
@@ -268,39 +264,15 @@ RUN cat /proc/sys/kernel/random/uuid > /first
 RUN --mount=type=cache,target=/cache echo ${marker} >> /cache/kept && cat /first /cache/kept > /second
 `,
 	});
-	await Promise.all(
-		places.map(async (place) => {
-			using first = new Workbench();
-			await first.build([
-				...busyboxBase,
-				"-o",
-				first.path("out"),
-				...["--cache-to", `${place},mode=max,ignore-error=false`, "--cache-mount-to", place],
-				first.context(steps("one")),
-			]);
-			const uuid = readFileSync(first.path("out/first"), "utf8");
-			using second = new Workbench();
-			await second.build([
-				...busyboxBase,
-				"-o",
-				second.path("out"),
-				...["--cache-from", place, "--cache-mount-from", place],
-				second.context(steps("two")),
-			]);
-			assert.equal(readFileSync(second.path("out/second"), "utf8"), `${uuid}one\ntwo\n`, place.slice(0, 12));
-		}),
-	);
-});
-
-test("an image that is kept here is a cache too where its registry cannot be reached", async () => {
-	using bench = new Workbench();
-	const name = "127.0.0.1:1/team/app:1";
-	const inline = ["--build-arg", "BUILDKIT_INLINE_CACHE=1"];
-	await bench.build([...busyboxBase, "--tag", name, "-o", bench.path("first"), ...inline, context]);
-	await bench.build([...busyboxBase, "--tag", name, ...inline, context]);
-	const first = readFileSync(bench.path("first/four"), "utf8");
-	tool(program, ["prune", "--root", bench.root, "--all", "--force"]);
-	const again = await bench.build([...busyboxBase, "-o", bench.path("again"), "--cache-from", name, context]);
-	assert.equal(readFileSync(bench.path("again/four"), "utf8"), first);
-	assert.doesNotMatch(again.stderr, /is not used/);
+	for (const place of places) {
+		await forget();
+		const out = builder.path(`out${outputs++}`);
+		const build = (marker: string, ...args: readonly string[]): Promise<unknown> =>
+			builder.build([...busyboxBase, "-o", out, ...args, builder.context(steps(marker))]);
+		await build("one", "--cache-to", `${place},mode=max,ignore-error=false`, "--cache-mount-to", place);
+		const uuid = readFileSync(join(out, "first"), "utf8");
+		await forget();
+		await build("two", "--cache-from", place, "--cache-mount-from", place);
+		assert.equal(readFileSync(join(out, "second"), "utf8"), `${uuid}one\ntwo\n`, place.slice(0, 12));
+	}
 });
