@@ -34,7 +34,7 @@ export function openStateDirectory(root: string): StateDirectory {
 	} catch (error) {
 		if (hasCode(error, "failed-precondition")) {
 			throw new StateDirectoryInUse(
-				`state directory ${root} is in use by another builder${ownerText(owner)}; wait until it ends, or use another directory with --root`,
+				`state directory ${root} is in use by another builder${ownerText(owner)}; wait until it ends ('slipway stop' ends one in the background), or use another directory with --root`,
 				error,
 			);
 		}
