@@ -142,7 +142,10 @@ async function pushBlobs(
 	}
 }
 
-/** Layers first, which take long. What a registry must not pass on is left where its URLs say it is. */
+/** Blobs below this are sent first: storing one takes a registry as long as it takes to send some megabytes, which others can do meanwhile. */
+const smallBytes = 1 << 20;
+
+/** What a registry must not pass on is left where its URLs say it is. */
 function piecesOf({ layers, manifests, documents }: WrittenImage, signal: AbortSignal): readonly Piece[] {
 	const kept = new Map(
 		manifests
@@ -163,7 +166,8 @@ function piecesOf({ layers, manifests, documents }: WrittenImage, signal: AbortS
 			pieces.push({ descriptor: config, layer: undefined, open: () => chunksOf(bytes) });
 		}
 	}
-	return pieces;
+	const isLarge = ({ descriptor }: Piece): number => (descriptor.size < smallBytes ? 0 : 1);
+	return pieces.sort((a, b) => isLarge(a) - isLarge(b));
 }
 
 /** containerd's rule (images.IsNonDistributable). */

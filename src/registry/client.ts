@@ -24,10 +24,15 @@ export function createRegistryClient(options: RegistryClientOptions = {}): Regis
 /**
  * The slots of one registry. Small documents have one more than blobs, so as not to wait behind them. Pushes have their own: what
  * is pushed may be read from the same registry.
+ *
+ * A blob to push holds `pushes` from the first question to the last answer, and `uploads`, of which there are half as many, only while
+ * its bytes are sent. Before and after that a registry writes to its disk and waits for it, some 15 times a blob: meanwhile others
+ * can send.
  */
 export interface Slots {
 	readonly pulls: Limit;
 	readonly pushes: Limit;
+	readonly uploads: Limit;
 	readonly documents: Limit;
 }
 
@@ -78,7 +83,8 @@ class Client implements RegistryClient {
 		const size = this.#options.maxConcurrency ?? defaultConcurrency;
 		const slots = this.#slots.get(domain) ?? {
 			pulls: createLimit(size),
-			pushes: createLimit(size),
+			pushes: createLimit(size * 2),
+			uploads: createLimit(size),
 			documents: createLimit(size + 1),
 		};
 		this.#slots.set(domain, slots);

@@ -93,12 +93,14 @@ export function createPusher(options: PusherOptions): Omit<Repository, keyof Rep
 		open: Open,
 		{ signal, onProgress }: PushBlobOptions,
 	) => {
+		using slot = await slots.uploads.acquire({ signal });
+		const onSent = (): void => slot[Symbol.dispose]();
 		await send(
 			{
 				method: "PUT",
 				target: withDigest(location, blob.digest),
 				headers: { "content-type": "application/octet-stream", "content-length": String(blob.size) },
-				body: () => (blob.size === 0 ? new Uint8Array() : counted(open(), blob, onProgress)),
+				body: () => (blob.size === 0 ? new Uint8Array() : counted(open(), blob, { onProgress, onSent })),
 				signal,
 				retry: false,
 			},
@@ -113,8 +115,9 @@ export function createPusher(options: PusherOptions): Omit<Repository, keyof Rep
 		{ signal, onProgress }: PushBlobOptions,
 		chunkBytes: number,
 	) => {
+		using _slot = await slots.uploads.acquire({ signal });
 		let at = 0;
-		for await (const chunk of regrouped(counted(open(), blob, undefined), chunkBytes)) {
+		for await (const chunk of regrouped(counted(open(), blob, {}), chunkBytes)) {
 			const response = await send(
 				{
 					method: "PATCH",
@@ -227,10 +230,16 @@ function withDigest(location: URL, digest: Digest): URL {
 	return url;
 }
 
+interface CountedOptions {
+	readonly onProgress?: PushBlobOptions["onProgress"];
+	/** The connection has taken the last byte. */
+	readonly onSent?: () => void;
+}
+
 async function* counted(
 	chunks: AsyncIterable<Uint8Array>,
 	{ digest, size }: Blob,
-	onProgress: ((bytes: number) => void) | undefined,
+	{ onProgress, onSent }: CountedOptions,
 ): AsyncGenerator<Uint8Array, void> {
 	let bytes = 0;
 	for await (const chunk of chunks) {
@@ -244,6 +253,7 @@ async function* counted(
 	if (bytes < size) {
 		throw new SlipwayError("data-loss", `blob ${digest} to push ended after ${bytes} of ${size} bytes`);
 	}
+	onSent?.();
 }
 
 async function* regrouped(chunks: AsyncIterable<Uint8Array>, size: number): AsyncGenerator<Uint8Array, void> {

@@ -103,7 +103,10 @@ export interface RegistryClientOptions {
 	readonly userAgent?: string;
 	/** As the environment of the builder has them. */
 	readonly proxy?: { readonly http?: string; readonly https?: string; readonly none?: string };
-	/** Transfers at the same time per registry; manifests have one more. Default 4. */
+	/**
+	 * Transfers at the same time per registry; manifests have one more. As many uploads besides may be asked for or stored meanwhile,
+	 * without bytes under way. Default 4.
+	 */
 	readonly maxConcurrency?: number;
 	readonly retry?: Partial<RetryPolicy>;
 	readonly timeouts?: Partial<Timeouts>;
