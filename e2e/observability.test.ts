@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { type BuildHistoryRecord, emptyBuildHistoryRequest } from "../src/api/generated/control.ts";
 import { ExportTraceServiceRequest } from "../src/api/generated/otlp/collector.ts";
+import { ExportMetricsServiceRequest } from "../src/api/generated/otlp/metrics-collector.ts";
 import { emptySpan } from "../src/api/generated/otlp/trace.ts";
 import { openChannel } from "../src/api/grpc-client.ts";
 import { content } from "../src/api/services/content.ts";
@@ -25,13 +26,25 @@ interface CollectedSpan {
 	readonly error: string;
 }
 
-/** What collectors of traces do: takes spans over HTTP. */
+/** What collectors do: takes spans and metrics over HTTP. */
 class Collector implements AsyncDisposable {
 	readonly spans: CollectedSpan[] = [];
+	/** Names. */
+	readonly metrics = new Set<string>();
 	readonly #server: Server = createServer(async (request, response) => {
 		const parts: Uint8Array[] = [];
 		for await (const part of request) {
 			parts.push(part);
+		}
+		if (request.url === "/v1/metrics") {
+			const { resourceMetrics } = ExportMetricsServiceRequest.decode(Buffer.concat(parts));
+			for (const { name } of resourceMetrics.flatMap(({ scopeMetrics }) =>
+				scopeMetrics.flatMap(({ metrics }) => metrics),
+			)) {
+				this.metrics.add(name);
+			}
+			response.end();
+			return;
 		}
 		for (const { resource, scopeSpans } of ExportTraceServiceRequest.decode(Buffer.concat(parts))
 			.resourceSpans) {
@@ -254,6 +267,8 @@ describe("a daemon that is watched", () => {
 		assert.ok(inTrace.some(({ service }) => service === "watched"));
 		assert.ok(inTrace.some(({ service }) => service === "buildx"));
 		assert.ok(collector.spans.some(({ error }) => /not found/.test(error)));
+		assert.ok(collector.metrics.has("buildkit_builds_total"));
+		assert.ok(collector.metrics.has("rpc_server_call_duration_seconds"));
 		for (const line of stderr.trim().split("\n")) {
 			const { level, msg, time } = JSON.parse(line) as Readonly<Record<string, string>>;
 			assert.ok(level !== undefined && msg !== undefined && time !== undefined, line);

@@ -9,11 +9,11 @@ import type { OtlpSettings, OtlpTransport } from "./otlp.ts";
 import { rawCodec } from "./raw-codec.ts";
 import { trace } from "./services/trace.ts";
 
-/** The message is encoded before it comes here. */
-const encoded: Method<"unary", Uint8Array, ExportTraceServiceResponse> = {
-	...trace.export,
-	request: rawCodec,
-};
+/** The message is encoded before it comes here; both services answer in the same form. */
+function encoded({ signal }: OtlpSettings): Method<"unary", Uint8Array, ExportTraceServiceResponse> {
+	const path = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+	return { ...trace.export, request: rawCodec, ...(signal === "metrics" ? { path } : {}) };
+}
 
 /** Spans by `TraceService/Export`. The connection is opened when it is needed, and again when it was lost. */
 export function openGrpcTransport(settings: OtlpSettings): OtlpTransport {
@@ -27,7 +27,7 @@ export function openGrpcTransport(settings: OtlpSettings): OtlpTransport {
 				const socket = await dial(settings);
 				channel = openChannel(socket, { authority: settings.endpoint.host });
 			}
-			await channel.unary(encoded, message, {
+			await channel.unary(encoded(settings), message, {
 				signal: channel.closed,
 				metadata,
 				timeoutMs: settings.timeoutMs,

@@ -4,8 +4,10 @@ import { ExportTraceServiceRequest } from "./generated/otlp/collector.ts";
 import type { ResourceSpans } from "./generated/otlp/trace.ts";
 import type { Attributes, SpanSink } from "./tracing.ts";
 
-/** Where spans go, as OpenTelemetry's environment variables say it, https://opentelemetry.io/docs/specs/otel/protocol/exporter/ */
+/** Where spans (or metrics) go, as OpenTelemetry's environment variables say it, https://opentelemetry.io/docs/specs/otel/protocol/exporter/ */
 export interface OtlpSettings {
+	/** Default: spans. */
+	readonly signal?: "metrics";
 	readonly protocol: "grpc" | "http/protobuf";
 	readonly endpoint: URL;
 	/** In place of a host, for `unix:` endpoints. */
@@ -24,10 +26,14 @@ const defaultTimeoutMs = 10_000;
 const defaultBatchMs = 5000;
 
 /** Undefined when nothing is configured. Throws `invalid-argument` for what makes no sense. */
-export function readOtlpSettings(env: Environment): OtlpSettings | undefined {
+export function readOtlpSettings(
+	env: Environment,
+	signal: "traces" | "metrics" = "traces",
+): OtlpSettings | undefined {
+	const own = `OTEL_EXPORTER_OTLP_${signal.toUpperCase()}_`;
 	const get = (name: string): string | undefined =>
-		env[`OTEL_EXPORTER_OTLP_TRACES_${name}`] || env[`OTEL_EXPORTER_OTLP_${name}`] || undefined;
-	const exporter = env["OTEL_TRACES_EXPORTER"] || undefined;
+		env[`${own}${name}`] || env[`OTEL_EXPORTER_OTLP_${name}`] || undefined;
+	const exporter = env[`OTEL_${signal.toUpperCase()}_EXPORTER`] || undefined;
 	if (env["OTEL_SDK_DISABLED"]?.toLowerCase() === "true" || exporter === "none") {
 		return undefined;
 	}
@@ -50,8 +56,9 @@ export function readOtlpSettings(env: Environment): OtlpSettings | undefined {
 		path === undefined ? [] : [[name, readText(path)]],
 	);
 	return {
+		...(signal === "metrics" ? { signal } : {}),
 		protocol,
-		...endpointOf(env, protocol),
+		...endpointOf(env, protocol, signal),
 		headers: headersOf(get("HEADERS") ?? ""),
 		gzip: compression === "gzip",
 		timeoutMs: milliseconds("OTEL_EXPORTER_OTLP_TIMEOUT", get("TIMEOUT"), defaultTimeoutMs),
@@ -98,18 +105,20 @@ export function readOtlpSampler(env: Environment): (traceId: string) => boolean 
 function endpointOf(
 	env: Environment,
 	protocol: OtlpSettings["protocol"],
+	signal: "traces" | "metrics",
 ): Pick<OtlpSettings, "endpoint" | "socketPath"> {
-	const own = env["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] || undefined;
+	const name = signal.toUpperCase();
+	const own = env[`OTEL_EXPORTER_OTLP_${name}_ENDPOINT`] || undefined;
 	const shared = env["OTEL_EXPORTER_OTLP_ENDPOINT"] || undefined;
 	const insecure = (
-		env["OTEL_EXPORTER_OTLP_TRACES_INSECURE"] ||
+		env[`OTEL_EXPORTER_OTLP_${name}_INSECURE`] ||
 		env["OTEL_EXPORTER_OTLP_INSECURE"] ||
 		""
 	).toLowerCase();
 	const text = own ?? shared ?? (protocol === "grpc" ? "http://localhost:4317" : "http://localhost:4318");
 	const unix = /^unix:(?:\/\/)?(\/.+)$/.exec(text);
 	if (unix !== null) {
-		return { endpoint: new URL("http://localhost/v1/traces"), socketPath: unix[1] as string };
+		return { endpoint: new URL(`http://localhost/v1/${signal}`), socketPath: unix[1] as string };
 	}
 	const hasScheme = /^[a-z][a-z0-9+.-]*:\/\//i.test(text);
 	const url = URL.parse(hasScheme ? text : `${insecure === "true" ? "http" : "https"}://${text}`);
@@ -117,7 +126,7 @@ function endpointOf(
 		throw new SlipwayError("invalid-argument", `invalid OTLP endpoint ${JSON.stringify(text)}`);
 	}
 	if (protocol === "http/protobuf" && own === undefined) {
-		url.pathname = `${url.pathname.replace(/\/$/, "")}/v1/traces`;
+		url.pathname = `${url.pathname.replace(/\/$/, "")}/v1/${signal}`;
 	}
 	return { endpoint: url };
 }
@@ -325,7 +334,7 @@ function joinedScopes(group: readonly ResourceSpans[]): ResourceSpans["scopeSpan
 	});
 }
 
-async function openTransport(settings: OtlpSettings): Promise<OtlpTransport> {
+export async function openTransport(settings: OtlpSettings): Promise<OtlpTransport> {
 	// Loaded only where spans are sent.
 	return settings.protocol === "grpc"
 		? (await import("./otlp-grpc.ts")).openGrpcTransport(settings)

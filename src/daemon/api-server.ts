@@ -9,13 +9,13 @@ import { reflectionMethods } from "../api/reflection.ts";
 import { control } from "../api/services/control.ts";
 import { health } from "../api/services/health.ts";
 import { trace } from "../api/services/trace.ts";
-import { createTracing, type Tracing } from "../api/tracing.ts";
+import { type Attributes, createTracing, type Tracing } from "../api/tracing.ts";
 import { readKeyGraph } from "../cache/key-store.ts";
 import type { Controller } from "../control/control.ts";
 import { openHistory } from "../control/history-queue.ts";
 import type { BuilderVersion, GcRule } from "../control/service.ts";
 import { createControlService } from "../control/service-methods.ts";
-import { toError } from "../errors/errors.ts";
+import { SlipwayError, toError } from "../errors/errors.ts";
 import { gatewayMethods } from "../frontend/gateway/gateway-methods.ts";
 import { acceptSession } from "../session/remote-session.ts";
 import { createBuilderMetrics } from "./builder-metrics.ts";
@@ -25,6 +25,7 @@ import type { Engine } from "./engine.ts";
 import { createGarbageCollector } from "./garbage-collector.ts";
 import { listen } from "./listeners.ts";
 import type { Logger } from "./logger.ts";
+import type { MetricsRegistry } from "./metrics.ts";
 
 export interface ServeApiOptions {
 	readonly grpc: GrpcConfig;
@@ -95,6 +96,7 @@ export async function serveApi(engine: Engine, options: ServeApiOptions): Promis
 		connections: () => connections,
 		version: options.version,
 	});
+	await openMetricsExporter(options, stack, metrics.registry);
 	const service = stack.use(
 		createControlService({
 			controller,
@@ -200,15 +202,66 @@ const untraced: ReadonlySet<string> = new Set([
 	trace.export.path,
 ]);
 
-/** Where spans go is said by OpenTelemetry's environment variables. */
-function openTracing({ env, logger, version }: ServeApiOptions, stack: AsyncDisposableStack): Tracing {
-	const warn = (message: string): void => logger.log("warning", message);
-	const resource = readOtlpResource(env, {
+/** Who sends spans and metrics. */
+function resourceOf({ env, version }: ServeApiOptions): Attributes {
+	return readOtlpResource(env, {
 		"service.name": "slipwayd",
 		"service.version": version.version,
 		"telemetry.sdk.language": "nodejs",
 		"telemetry.sdk.name": "slipway",
 	});
+}
+
+const metricsIntervalMs = 60_000;
+
+/** Where metrics go, besides to those who ask for them, is said by OpenTelemetry's environment variables too. */
+async function openMetricsExporter(
+	options: ServeApiOptions,
+	stack: AsyncDisposableStack,
+	registry: MetricsRegistry,
+): Promise<void> {
+	const { env, logger, version } = options;
+	const warn = (message: string): void => logger.log("warning", message);
+	try {
+		const settings = readOtlpSettings(env, "metrics");
+		if (settings === undefined) {
+			return;
+		}
+		const { createMetricsExporter } = await import("../api/otlp-metrics.ts");
+		const interval = Number(env["OTEL_METRIC_EXPORT_INTERVAL"] || metricsIntervalMs);
+		if (!(interval >= 1)) {
+			throw new SlipwayError(
+				"invalid-argument",
+				`OTEL_METRIC_EXPORT_INTERVAL is ${JSON.stringify(env["OTEL_METRIC_EXPORT_INTERVAL"])}, which is no number of milliseconds`,
+			);
+		}
+		stack.use(
+			createMetricsExporter({
+				settings,
+				resource: resourceOf(options),
+				scope: { name: "slipway", version: version.version },
+				read: registry.read,
+				warn,
+				intervalMs: interval,
+			}),
+		);
+	} catch (error) {
+		if (!ignoresErrors(env)) {
+			throw error;
+		}
+		warn(`metrics are not sent: ${toError(error).message}`);
+	}
+}
+
+function ignoresErrors(env: ServeApiOptions["env"]): boolean {
+	return env["OTEL_IGNORE_ERROR"] === "true" || env["OTEL_IGNORE_ERROR"] === "1";
+}
+
+/** Where spans go is said by OpenTelemetry's environment variables. */
+function openTracing(options: ServeApiOptions, stack: AsyncDisposableStack): Tracing {
+	const { env, logger, version } = options;
+	const warn = (message: string): void => logger.log("warning", message);
+	const resource = resourceOf(options);
 	const scope = { name: "slipway", version: version.version };
 	for (const name of ["JAEGER_TRACE", "OTEL_EXPORTER_JAEGER_ENDPOINT", "OTEL_EXPORTER_JAEGER_AGENT_HOST"]) {
 		if (env[name]) {
@@ -221,7 +274,7 @@ function openTracing({ env, logger, version }: ServeApiOptions, stack: AsyncDisp
 		const collector = settings && stack.use(createSpanExporter({ settings, warn }));
 		return createTracing({ resource, scope, collector, samples });
 	} catch (error) {
-		if (env["OTEL_IGNORE_ERROR"] !== "true" && env["OTEL_IGNORE_ERROR"] !== "1") {
+		if (!ignoresErrors(env)) {
 			throw error;
 		}
 		warn(`traces are not sent: ${toError(error).message}`);

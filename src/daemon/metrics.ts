@@ -1,3 +1,5 @@
+import type { HistogramPoint, MetricFamily } from "../api/otlp-metrics.ts";
+
 /**
  * Counts and measures for Prometheus, in its text format 0.0.4
  * (https://prometheus.io/docs/instrumenting/exposition_formats/). Labels must have few values: each combination is kept for ever.
@@ -10,6 +12,8 @@ export interface MetricsRegistry {
 	/** As `gauge`, for what only grows. */
 	observedCounter(name: string, help: string, read: () => Samples | Promise<Samples>): void;
 	text(): Promise<string>;
+	/** All of it as values. */
+	read(): Promise<readonly MetricFamily[]>;
 }
 
 export type Labels = Readonly<Record<string, string>>;
@@ -40,38 +44,33 @@ export const buildBuckets: readonly number[] = [
 interface Metric {
 	readonly name: string;
 	readonly help: string;
-	readonly type: "counter" | "gauge" | "histogram";
-	readonly lines: () => Promise<readonly string[]>;
+	readonly read: () => MetricFamily["data"] | Promise<MetricFamily["data"]>;
 }
 
 export function createMetrics(): MetricsRegistry {
 	const metrics: Metric[] = [];
 	const observed =
-		(type: "counter" | "gauge") =>
+		(kind: "counter" | "gauge") =>
 		(name: string, help: string, read: () => Samples | Promise<Samples>): void => {
 			metrics.push({
 				name,
 				help,
-				type,
-				lines: async () => {
+				read: async () => {
 					const samples = await read();
-					return typeof samples === "number"
-						? [line(name, {}, samples)]
-						: samples.map(({ labels, value }) => line(name, labels, value));
+					return { kind, points: typeof samples === "number" ? [{ labels: {}, value: samples }] : samples };
 				},
 			});
 		};
+	const readAll = async (): Promise<readonly MetricFamily[]> => {
+		const families = await Promise.all(metrics.map(familyOf));
+		return families.filter((family) => family !== undefined);
+	};
 	return {
 		gauge: observed("gauge"),
 		observedCounter: observed("counter"),
 		counter(name, help) {
 			const values = new Map<string, { readonly labels: Labels; value: number }>();
-			metrics.push({
-				name,
-				help,
-				type: "counter",
-				lines: async () => [...values.values()].map(({ labels, value }) => line(name, labels, value)),
-			});
+			metrics.push({ name, help, read: () => ({ kind: "counter", points: [...values.values()] }) });
 			return {
 				add(by, labels = {}) {
 					const key = labelText(labels);
@@ -81,19 +80,14 @@ export function createMetrics(): MetricsRegistry {
 				},
 			};
 		},
-		histogram(name, help, buckets) {
+		histogram(name, help, bounds) {
 			const series = new Map<string, Series>();
-			metrics.push({
-				name,
-				help,
-				type: "histogram",
-				lines: async () => [...series.values()].flatMap((each) => histogramLines(name, buckets, each)),
-			});
+			metrics.push({ name, help, read: () => ({ kind: "histogram", bounds, points: [...series.values()] }) });
 			return {
 				observe(value, labels = {}) {
 					const key = labelText(labels);
-					const entry = series.get(key) ?? { labels, counts: buckets.map(() => 0), count: 0, sum: 0 };
-					const index = buckets.findIndex((bound) => value <= bound);
+					const entry = series.get(key) ?? { labels, counts: bounds.map(() => 0), count: 0, sum: 0 };
+					const index = bounds.findIndex((bound) => value <= bound);
 					if (index !== -1) {
 						entry.counts[index] = (entry.counts[index] ?? 0) + 1;
 					}
@@ -103,39 +97,41 @@ export function createMetrics(): MetricsRegistry {
 				},
 			};
 		},
-		async text() {
-			const parts = await Promise.all(metrics.map(describe));
-			return parts.join("");
-		},
+		read: readAll,
+		text: async () => (await readAll()).map(familyText).join(""),
 	};
 }
 
-interface Series {
-	readonly labels: Labels;
-	/** Of each bucket alone; the format wants them summed up. */
+interface Series extends HistogramPoint {
 	readonly counts: number[];
 	count: number;
 	sum: number;
 }
 
-async function describe({ name, help, type, lines }: Metric): Promise<string> {
-	let values: readonly string[];
+/** Undefined for what cannot be read, and what has no values yet. */
+async function familyOf({ name, help, read }: Metric): Promise<MetricFamily | undefined> {
 	try {
-		values = await lines();
+		const data = await read();
+		return data.points.length === 0 ? undefined : { name, help, data };
 	} catch {
-		return "";
+		return undefined;
 	}
-	if (values.length === 0) {
-		return "";
-	}
-	const text = help.replaceAll("\\", "\\\\").replaceAll("\n", "\\n");
-	return `# HELP ${name} ${text}\n# TYPE ${name} ${type}\n${values.join("\n")}\n`;
 }
 
-function histogramLines(name: string, buckets: readonly number[], series: Series): readonly string[] {
-	const { labels, counts, count, sum } = series;
+function familyText({ name, help, data }: MetricFamily): string {
+	const lines =
+		data.kind === "histogram"
+			? data.points.flatMap((point) => histogramLines(name, data.bounds, point))
+			: data.points.map(({ labels, value }) => line(name, labels, value));
+	const text = help.replaceAll("\\", "\\\\").replaceAll("\n", "\\n");
+	return `# HELP ${name} ${text}\n# TYPE ${name} ${data.kind}\n${lines.join("\n")}\n`;
+}
+
+/** The format wants buckets summed up. */
+function histogramLines(name: string, bounds: readonly number[], point: HistogramPoint): readonly string[] {
+	const { labels, counts, count, sum } = point;
 	let below = 0;
-	const lines = buckets.map((bound, index) => {
+	const lines = bounds.map((bound, index) => {
 		below += counts[index] ?? 0;
 		return line(`${name}_bucket`, { ...labels, le: String(bound) }, below);
 	});
