@@ -297,7 +297,7 @@ class Manager implements CacheManager, RefOwner {
 			...(blobs.inodes === 0
 				? []
 				: [describeOther("images", "blobs of named images and of the history", blobs)]),
-			...(others === undefined ? [] : [describeOther("metadata", "databases and other small files", others)]),
+			...(others === undefined ? [] : [describeOther("metadata", describedOthers, others)]),
 		];
 	}
 
@@ -321,6 +321,7 @@ class Manager implements CacheManager, RefOwner {
 	}
 
 	async *prune(options: PruneOptions): AsyncGenerator<UsageRecord, void> {
+		const before = this.#options.otherFiles?.();
 		let removed = false;
 		try {
 			for await (const line of this.#pruneRecords(options)) {
@@ -334,6 +335,14 @@ class Manager implements CacheManager, RefOwner {
 		} finally {
 			if (removed) {
 				this.#options.afterPrune?.();
+			}
+		}
+		const after = removed ? this.#options.otherFiles?.() : undefined;
+		if (before !== undefined && after !== undefined && after.bytes < before.bytes) {
+			const bytes = before.bytes - after.bytes;
+			const line = describeOther("metadata", describedOthers, { bytes, inodes: 0, inUse: false });
+			if (options.matches?.(line) !== false) {
+				yield line;
 			}
 		}
 	}
@@ -703,6 +712,8 @@ interface LeftFiles {
 	readonly snapshots: readonly SnapshotId[];
 	readonly blobs: ReadonlySet<Digest>;
 }
+
+const describedOthers = "databases and other small files";
 
 /** More than there is between the writing of an image's documents and that of its name. */
 const youngBlobMs = 60_000;

@@ -13,8 +13,9 @@ export function afterPrune(
 	const free = pragma("freelist_count");
 	if (free * pragma("page_size") > minFreeBytes && free * 2 > pragma("page_count")) {
 		database.run("VACUUM");
-		database.get("PRAGMA wal_checkpoint(TRUNCATE)");
 	}
+	// The log of changes has some megabytes at times, most of them about what is gone now.
+	database.get("PRAGMA wal_checkpoint(TRUNCATE)");
 }
 
 /** Less is used again soon. */
