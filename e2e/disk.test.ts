@@ -1,7 +1,7 @@
 /** What `du` says is what the disk says; what `prune` says it freed is what the disk got back: by du(1) and statfs(2). */
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
-import { mkdirSync, statfsSync, utimesSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, rmSync, statfsSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -162,10 +162,13 @@ test("prune asks first, and wrong values are named", async () => {
 test("the background builder answers for its own disk, and prune spares what a build uses", async () => {
 	using background = new Workbench({ background: true });
 	const context = background.context({
-		Dockerfile:
-			"FROM base\nRUN head -c 3000000 /dev/urandom > /one\nRUN echo waits && sleep 3 && test -s /one\n",
+		Dockerfile: `FROM base
+RUN head -c 3000000 /dev/urandom > /one
+RUN --mount=type=cache,target=/gate touch /gate/closed && echo waits && while test -e /gate/closed; do sleep 0.1; done && test -s /one
+`,
 	});
-	await background.build([...busyboxBase, "--target", "", context]);
+	const unused = background.context({ Dockerfile: "FROM base\nRUN head -c 3000000 /dev/urandom > /one\n" });
+	await background.build([...busyboxBase, unused]);
 	const builder = background.start([...busyboxBase, "--no-cache", context]);
 	await builder.sees(/^#\d+ [\d.]+ waits$/m);
 	const env = { HOME: background.dir };
@@ -174,6 +177,9 @@ test("the background builder answers for its own disk, and prune spares what a b
 	assert.match(run(["du"]), /^\S+ +false +3\.\S*MB /m);
 	const pruned = run(["prune", "--force", "--all"]);
 	assert.match(pruned, /true \t+3\.\S*MB/);
+	const snapshots = join(background.root, "snapshots");
+	const gates = readdirSync(snapshots).map((id) => join(snapshots, id, "fs/closed"));
+	rmSync(gates.find((path) => existsSync(path)) ?? assert.fail("the step waits at its gate"));
 	const { code, stderr } = await builder.finished;
 	assert.equal(code, 0, stderr);
 	const before = usedBytes(background.root);
