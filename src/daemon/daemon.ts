@@ -7,6 +7,7 @@ import { type Engine, type EngineOptions, openEngine } from "./engine.ts";
 import { createMemoryKeeper } from "./garbage.ts";
 import type { Logger } from "./logger.ts";
 import { notify } from "./systemd.ts";
+import { createYoungCollector } from "./young-garbage.ts";
 
 export interface DaemonOptions {
 	readonly env: Readonly<Record<string, string | undefined>>;
@@ -48,12 +49,15 @@ export async function startDaemon(config: DaemonConfig, options: DaemonOptions):
 	let idleTimer: NodeJS.Timeout | undefined;
 	let held = 0;
 	const memory = stack.use(createMemoryKeeper({ rest: engine.rest }));
+	const young = stack.use(createYoungCollector());
 	const watchIdle = (): void => {
 		clearTimeout(idleTimer);
 		if (api.running === 0) {
 			memory.idle();
+			young.idle();
 		} else {
 			memory.busy();
+			young.busy();
 		}
 		const isIdle = held === 0 && api.running === 0 && api.connections === 0;
 		if (config.idleExitMs !== undefined && !stopping && isIdle) {
