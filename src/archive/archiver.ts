@@ -114,9 +114,11 @@ async function* streamTar(
 		{ parts, port: sender },
 		{ signal: both, transfer: [sender] },
 	);
-	running.catch(() => {});
+	// A job that fails before it has the port, such as one whose program is gone, closes nothing.
+	const failed = new AbortController();
+	running.catch((error) => failed.abort(error));
 	try {
-		yield* receiveBytes(receiver, { signal });
+		yield* receiveBytes(receiver, { signal: AbortSignal.any([signal, failed.signal]) });
 		await running;
 	} catch (thrown) {
 		stop.abort();
