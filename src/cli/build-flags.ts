@@ -114,7 +114,7 @@ export const buildFlags: readonly FlagSpec[] = [
 		name: "max-parallelism",
 		kind: "string",
 		value: "number",
-		help: "How many steps run at once",
+		help: "How many steps run at once (default no limit)",
 	},
 	{ name: "memory", short: "m", kind: "string", value: "bytes", help: "Memory limit of each step" },
 	{
@@ -133,7 +133,7 @@ export const buildFlags: readonly FlagSpec[] = [
 		name: "network",
 		kind: "string",
 		value: "mode",
-		help: "Network of RUN instructions: default, host, none",
+		help: "Network of RUN instructions: default (unless told otherwise), host, none",
 	},
 	{ name: "no-cache", kind: "bool", help: "Do not use the cache" },
 	{ name: "no-cache-filter", kind: "list", value: "stage", help: "Do not use the cache for these stages" },
@@ -144,12 +144,17 @@ export const buildFlags: readonly FlagSpec[] = [
 		value: "dest",
 		help: 'Output: a directory, "-", or "type=local|tar|oci|docker|image|registry,dest=path,…"',
 	},
-	{ name: "platform", kind: "list", value: "platform", help: "Target platform of the build" },
+	{
+		name: "platform",
+		kind: "list",
+		value: "platform",
+		help: "Target platform of the build (default that of the builder)",
+	},
 	{
 		name: "progress",
 		kind: "string",
 		value: "type",
-		help: "Progress output: auto, plain, tty, quiet, rawjson",
+		help: "Progress output: auto, plain, tty, quiet, rawjson (default $BUILDKIT_PROGRESS, else auto)",
 	},
 	{ name: "pull", kind: "bool", help: "Always look for newer versions of the base images" },
 	{
@@ -187,7 +192,7 @@ export const buildFlags: readonly FlagSpec[] = [
 		name: "snapshotter",
 		kind: "string",
 		value: "name",
-		help: "How layers are stored: auto, overlayfs, native",
+		help: "How layers are stored: auto, overlayfs, native (default auto)",
 	},
 	{
 		name: "ssh",
@@ -199,7 +204,7 @@ export const buildFlags: readonly FlagSpec[] = [
 		name: "step-timeout",
 		kind: "string",
 		value: "duration",
-		help: "Time that a RUN instruction may take, such as 90s or 10m",
+		help: "Time that a RUN instruction may take, such as 90s or 10m (default no limit)",
 	},
 	{
 		name: "tag",
@@ -208,7 +213,7 @@ export const buildFlags: readonly FlagSpec[] = [
 		value: "name",
 		help: 'Name of the image ("name[:tag]"); it is kept in the image store',
 	},
-	{ name: "target", kind: "string", value: "stage", help: "The stage to build" },
+	{ name: "target", kind: "string", value: "stage", help: "The stage to build (default the last)" },
 	{
 		name: "tlsdir",
 		kind: "string",

@@ -32,9 +32,9 @@ const sharedFlags: readonly FlagSpec[] = [
 		name: "snapshotter",
 		kind: "string",
 		value: "name",
-		help: "How layers are stored: auto, overlayfs, native",
+		help: "How layers are stored: auto, overlayfs, native (default auto)",
 	},
-	{ name: "runtime", kind: "string", value: "program", help: "OCI runtime" },
+	{ name: "runtime", kind: "string", value: "program", help: "OCI runtime (default crun, else runc)" },
 	{ name: "debug", short: "D", kind: "bool", help: "Where errors come from" },
 ];
 
