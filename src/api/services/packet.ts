@@ -1,6 +1,7 @@
 import { BinaryReader } from "@bufbuild/protobuf/wire";
 import type { Codec, MessageParts } from "../grpc.ts";
 import { varintBytes, writeVarint } from "../varint.ts";
+import { decodePlainStat } from "./packet-stat.ts";
 
 /**
  * fsutil's packets, which carry directories: `fsutil.types.Packet`, by hand because a transfer has one for each file and each 32 KB.
@@ -187,6 +188,11 @@ function writeBigint(target: Uint8Array, at: number, value: bigint): number {
 }
 
 function decode(bytes: Uint8Array): Packet {
+	const plain = decodePlainStat(bytes);
+	return plain === undefined ? decodeAny(bytes) : { kind: "stat", stat: plain };
+}
+
+function decodeAny(bytes: Uint8Array): Packet {
 	const reader = new BinaryReader(bytes);
 	let kind = 0;
 	let stat: PacketStat | undefined;

@@ -6,6 +6,7 @@ import * as fsutil from "../generated/fsutil.ts";
 import type { Method, MethodKind } from "../grpc.ts";
 import { bytesMessage } from "./bytes-message.ts";
 import { type Packet, type PacketStat, packet } from "./packet.ts";
+import { decodePlainStat } from "./packet-stat.ts";
 
 type Table = Readonly<Record<string, Method<MethodKind, unknown, unknown>>>;
 
@@ -122,6 +123,32 @@ describe("packet", () => {
 			const back = packet.decode(bytes);
 			assert.equal(back.kind === "stat" && back.stat?.modTime, modTime);
 		}
+	});
+
+	test("the short way for entries gives what the whole codec gives, or nothing; also of damaged ones", () => {
+		let given = 0;
+		for (let seed = 0; seed < 20_000; seed++) {
+			const entry = {
+				...stat,
+				xattrs: new Map(),
+				path: "d/file".repeat(seed % 40),
+				linkname: seed % 3 === 0 ? "" : "to",
+				size: seed % 7 === 0 ? 2 ** 48 + seed : seed,
+				modTime: [0n, 1n << 28n, 1_795_000_000_123_456_789n, 2n ** 63n - 1n, -1n][seed % 5] ?? 0n,
+			};
+			const bytes = Buffer.from(packet.encode({ kind: "stat", stat: entry }).finish());
+			for (let damage = seed % 4; damage > 0; damage--) {
+				bytes[(seed * 7919 * damage) % bytes.length] = (seed * 31 * damage) % 128;
+			}
+			const found = decodePlainStat(bytes);
+			if (found !== undefined) {
+				given += 1;
+				// With a field that it does not know, which changes nothing, it is left to the whole codec.
+				const whole = packet.decode(Buffer.concat([bytes, Buffer.from([0x7a, 0])]));
+				assert.deepEqual({ kind: "stat", stat: found }, whole);
+			}
+		}
+		assert.ok(given > 5000 && given < 20_000, `${given}`);
 	});
 
 	test("names that are no text", () => {
