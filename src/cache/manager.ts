@@ -508,7 +508,6 @@ class Manager implements CacheManager, RefOwner {
 
 	freeze(record: CacheRecord): ImmutableRef {
 		record.handles--;
-		this.#digests.endWriting(record.id);
 		const { kind, parents, snapshot, description, recordType } = record;
 		const writtenAt = Date.now();
 		const twin = createRecord({
@@ -526,6 +525,7 @@ class Manager implements CacheManager, RefOwner {
 		record.retain = true;
 		record.size = undefined;
 		this.#table.transaction(() => {
+			this.#digests.endWriting(record.id);
 			this.#table.add(twin);
 			record.twin = twin;
 			this.#table.save(record);
