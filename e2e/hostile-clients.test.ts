@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
 import { connect } from "node:net";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { emptyBuildHistoryRequest, emptySolveRequest } from "../src/api/generated/control.ts";
@@ -66,6 +68,45 @@ describe("what clients do to a daemon", () => {
 		}
 	}
 
+	interface Left {
+		readonly processes: readonly string[];
+		readonly containers: readonly string[];
+		readonly mounts: number;
+		readonly descriptors: number;
+	}
+
+	/** What a build has while it runs. */
+	function leftOver(): Left {
+		const proc = `/proc/${daemon.child.pid}`;
+		const inRoot = (dir: string): string[] => readdirSync(join(bench.root, dir));
+		return {
+			processes: readdirSync(`${proc}/task`).flatMap((task) =>
+				readFileSync(`${proc}/task/${task}/children`, "utf8").split(" ").filter(Boolean),
+			),
+			containers: [...inRoot("executor/containers"), ...inRoot("cache/mounts"), ...inRoot("mounts")],
+			mounts: readFileSync(`${proc}/mountinfo`, "utf8").split("\n").length,
+			descriptors: readdirSync(`${proc}/fd`).length,
+		};
+	}
+
+	/** Threads and kept network namespaces come and go a little later than builds. */
+	async function leavesNothing(before: Left): Promise<void> {
+		const few = 8;
+		for (let attempt = 0; ; attempt++) {
+			const { processes, containers, mounts, descriptors } = leftOver();
+			const isClean =
+				processes.length + containers.length === 0 &&
+				mounts <= before.mounts + few &&
+				descriptors <= before.descriptors + few;
+			if (isClean) {
+				return;
+			}
+			const now = { processes, containers, mounts, descriptors };
+			assert.ok(attempt < 500, `left over: ${JSON.stringify(now)}, before ${JSON.stringify(before)}`);
+			await sleep(20);
+		}
+	}
+
 	test("builds whose client is killed at 50 points", async () => {
 		const files: Record<string, string> = {
 			Dockerfile: "FROM base\nCOPY . /x\nRUN echo ran; cat /x/* > /y\nRUN sleep 5\n",
@@ -74,6 +115,8 @@ describe("what clients do to a daemon", () => {
 			files[`file${index}`] = randomBytes(4000).toString("hex");
 		}
 		const context = bench.context(files);
+		await bench.client(["docker-buildx", "--builder", "slip", "build", ...base, "-o", "type=cacheonly", context]);
+		const before = leftOver();
 		const points = Array.from({ length: 50 }, (_, index) => index * 12);
 		const next = points[Symbol.iterator]();
 		const worker = async (): Promise<void> => {
@@ -87,6 +130,7 @@ describe("what clients do to a daemon", () => {
 		};
 		await Promise.all([worker(), worker(), worker(), worker()]);
 		await isWell();
+		await leavesNothing(before);
 	});
 
 	test("100 clients at once, some of which say nothing", async () => {
