@@ -59,7 +59,7 @@ export function parseImageOptions(attrs: Readonly<Record<string, string>>): {
 	};
 	const artifact = strict("oci-artifact", ociArtifact) ?? false;
 	strict("attestation-inline", inline);
-	if (!options.ociTypes && (kind === "estargz" || kind === "zstd")) {
+	if (!options.ociTypes && kind === "estargz") {
 		throw invalid(`exporter option "compression=${kind}" conflicts with "oci-mediatypes=false"`);
 	}
 	if (!options.ociTypes && artifact) {

@@ -149,3 +149,12 @@ test("estargz: asked for from the cache, or made by rewriting; its annotations s
 	assert.equal(layer?.annotations?.["io.containers.estargz.uncompressed-size"], String(tar.length));
 	assert.equal(image.layers.get(layer?.digest as Digest)?.diffId, sha256(tar));
 });
+
+test("zstd: with Docker's media types it has one that few know besides BuildKit", async () => {
+	await using services = await createTestServices();
+	const { image } = await rewrite(services, { compression: "zstd", "oci-mediatypes": "false" }, [top]);
+	assert.deepEqual(
+		image.manifests[0]?.layers.map(({ mediaType }) => mediaType),
+		["application/vnd.docker.image.rootfs.diff.tar.zstd"],
+	);
+});
