@@ -17,13 +17,15 @@ export interface RunOptions {
 export interface ThreadPoolOptions {
 	/** Threads at most. Default: the number of processors, 2 to 8. */
 	readonly size?: number;
+	/** Threads end when the pool had nothing to do for this long; default never. */
+	readonly idleMs?: number;
 	/** Called before each thread is started, which inherits the namespaces of the thread that starts it. */
 	readonly beforeStart?: () => void;
 }
 
 /**
  * Worker threads that run jobs by name, `archive/extract` for `src/archive/extract.job.ts`. Threads start when there is
- * work for them and stay; an idle thread does not keep the process alive. Work waits in order of arrival. A job that
+ * work for them and stay, for ever or for a while; an idle thread does not keep the process alive. Work waits in order of arrival. A job that
  * waits for another job of the same pool can wait for ever: give such work a pool of its own.
  */
 export interface ThreadPool extends AsyncDisposable {
@@ -32,14 +34,12 @@ export interface ThreadPool extends AsyncDisposable {
 	run<I, O>(job: string, input: I, options: RunOptions): Promise<O>;
 	/** Starts threads ahead of the first job; a thread takes some 20 ms. */
 	warm(threads?: number): void;
-	/** Ends threads that have nothing to do; the next job starts new ones. Resolves when they are gone, with their memory. */
-	rest(): Promise<void>;
 	/** Aborts what runs, fails what waits, and ends all threads. */
 	[Symbol.asyncDispose](): Promise<void>;
 }
 
 export function createThreadPool(options: ThreadPoolOptions = {}): ThreadPool {
-	return new Pool(options.size ?? Math.min(8, Math.max(2, availableParallelism())), options.beforeStart);
+	return new Pool({ ...options, size: options.size ?? Math.min(8, Math.max(2, availableParallelism())) });
 }
 
 /** One call of `run`, waiting or running. */
@@ -68,15 +68,18 @@ class Pool implements ThreadPool {
 	readonly #threads = new Set<Thread>();
 	readonly #waiting: Task[] = [];
 	#closed = false;
+	#restTimer: NodeJS.Timeout | undefined;
 
 	readonly #beforeStart: (() => void) | undefined;
+	readonly #idleMs: number | undefined;
 
-	constructor(size: number, beforeStart: (() => void) | undefined) {
+	constructor({ size, beforeStart, idleMs }: ThreadPoolOptions & { readonly size: number }) {
 		if (!Number.isInteger(size) || size < 1) {
 			throw new SlipwayError("invalid-argument", `invalid size of thread pool ${size}`);
 		}
 		this.size = size;
 		this.#beforeStart = beforeStart;
+		this.#idleMs = idleMs;
 	}
 
 	run<I, O>(job: string, input: I, options: RunOptions): Promise<O> {
@@ -131,18 +134,9 @@ class Pool implements ThreadPool {
 		}
 	}
 
-	async rest(): Promise<void> {
-		const idle = [...this.#threads].filter(({ task }) => task === undefined);
-		await Promise.all(
-			idle.map((thread) => {
-				this.#threads.delete(thread);
-				return thread.worker.terminate();
-			}),
-		);
-	}
-
 	async [Symbol.asyncDispose](): Promise<void> {
 		this.#closed = true;
+		clearTimeout(this.#restTimer);
 		for (const task of this.#waiting.splice(0)) {
 			task.settle({ error: poolClosed() });
 		}
@@ -180,6 +174,7 @@ class Pool implements ThreadPool {
 	}
 
 	#give(thread: Thread, task: Task): void {
+		clearTimeout(this.#restTimer);
 		thread.task = task;
 		thread.companion = task.options.companion && new WeakRef(task.options.companion);
 		thread.worker.ref();
@@ -234,6 +229,20 @@ class Pool implements ThreadPool {
 			message.kind === "done" ? { output: message.output } : { error: fromPlainError(message.error) },
 		);
 		this.#schedule();
+		this.#restLater();
+	}
+
+	#restLater(): void {
+		clearTimeout(this.#restTimer);
+		const threads = [...this.#threads];
+		if (this.#idleMs !== undefined && threads.every(({ task }) => task === undefined)) {
+			this.#restTimer = setTimeout(() => {
+				for (const thread of threads) {
+					this.#threads.delete(thread);
+					void thread.worker.terminate();
+				}
+			}, this.#idleMs).unref();
+		}
 	}
 
 	/** A thread that died takes its job with it; the pool goes on with a new one. */

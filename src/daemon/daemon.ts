@@ -33,13 +33,9 @@ export interface Daemon extends AsyncDisposable {
 export async function startDaemon(config: DaemonConfig, options: DaemonOptions): Promise<Daemon> {
 	const { env, logger } = options;
 	// What passes through a daemon are buffers outside of the heap, which go with the small objects that hold them. A young generation that
-	// stays small is collected often and at little cost; one that grows leaves them to full collections, a quarter of all work
-	// of a large transfer.
-	setFlagsFromString("--semi-space-growth-factor=1");
-	// A cached build runs thousands of functions a few times each. Plain machine code from the second time on, and better code only for
-	// what runs often, saves a quarter of its processor time.
-	setFlagsFromString("--invocation-count-for-feedback-allocation=2");
-	setFlagsFromString("--invocation-count-for-maglev=2000");
+	// stays small is collected often and at little cost; one that grows leaves them to full collections, a quarter of all work of a
+	// large transfer. The largest is 4 MB (`bin/slipway`); work on large graphs, which keeps what it makes, gets there in one step.
+	setFlagsFromString("--semi-space-growth-factor=4");
 	keepLittleMemory();
 	await using stack = new AsyncDisposableStack();
 	const engine = stack.use(await openEngine(engineOptionsOf(config, options)));
@@ -48,7 +44,7 @@ export async function startDaemon(config: DaemonConfig, options: DaemonOptions):
 	let stopping = false;
 	let idleTimer: NodeJS.Timeout | undefined;
 	let held = 0;
-	const memory = stack.use(createMemoryKeeper({ rest: engine.rest }));
+	const memory = stack.use(createMemoryKeeper());
 	const young = stack.use(createYoungCollector());
 	const watchIdle = (): void => {
 		clearTimeout(idleTimer);

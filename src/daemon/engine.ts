@@ -84,8 +84,6 @@ export interface Engine extends AsyncDisposable {
 	readonly builds: BuildRegistry;
 	/** Rejects with the first error of the build; see `Controller`. */
 	build(request: BuildRequest, options: BuildOptions): Promise<BuildResponse>;
-	/** Ends threads that have nothing to do, with the memory that they keep; later work starts them again. */
-	rest(): Promise<void>;
 	/** For what serves the engine to others. */
 	readonly parts: EngineParts;
 }
@@ -138,6 +136,9 @@ export interface EngineOptions {
 	readonly debug?: (message: string) => void;
 }
 
+/** A thread keeps some 8 MB. Longer than somebody who repeats a build takes. */
+const threadIdleMs = 5000;
+
 /** The one place where the rooms are put together. */
 export async function openEngine(options: EngineOptions): Promise<Engine> {
 	const uid = process.getuid?.() ?? 0;
@@ -152,9 +153,9 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 	const { root, database } = state;
 	const signal = new AbortController().signal;
 	const beforeMounts = enterOwnMounts();
-	const pool = stack.use(createThreadPool({ beforeStart: beforeMounts }));
+	const pool = stack.use(createThreadPool({ idleMs: threadIdleMs, beforeStart: beforeMounts }));
 	// Threads of a download wait for the network: as many as layers are fetched at a time, none before there is one.
-	const downloads = stack.use(createThreadPool({ size: 4, beforeStart: beforeMounts }));
+	const downloads = stack.use(createThreadPool({ size: 4, idleMs: threadIdleMs, beforeStart: beforeMounts }));
 	const archiver = createArchiver(pool, { downloads });
 	const content = await openLocalContentStore({ root: join(root, "content"), signal });
 	const images = createImageStore(database);
@@ -319,9 +320,6 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 		builds,
 		notes,
 		build: (request, buildOptions) => controller.build(request, buildOptions),
-		async rest() {
-			await Promise.all([pool.rest(), downloads.rest()]);
-		},
 		parts: { controller, database, content, cache, pool, platforms, devices: services.devices },
 		[Symbol.asyncDispose]: () => held.disposeAsync(),
 	};

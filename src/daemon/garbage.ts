@@ -31,29 +31,17 @@ export interface MemoryKeeper extends Disposable {
 	idle(): void;
 }
 
-export interface MemoryKeeperOptions {
-	/** Ends what only work needs; called before memory is given back. */
-	readonly rest: () => Promise<void>;
-	readonly giveBack?: () => void;
-	/** Default: longer than somebody who repeats a build takes, since what was given back is made again for the next one. */
-	readonly delayMs?: number;
-}
+/** Longer than somebody who repeats a build takes, and than idle threads stay. */
+const defaultDelayMs = 6000;
 
 /** What a daemon does not need while it waits is the machine's. Neither V8 nor the C library give it back by themselves. */
-export function createMemoryKeeper(options: MemoryKeeperOptions): MemoryKeeper {
-	const { rest, giveBack = giveMemoryBack, delayMs = 5000 } = options;
+export function createMemoryKeeper(
+	delayMs: number = defaultDelayMs,
+	giveBack: () => void = giveMemoryBack,
+): MemoryKeeper {
 	let timer: NodeJS.Timeout | undefined;
 	// Starting is work.
 	let wasBusy = true;
-	async function onIdle(): Promise<void> {
-		timer = undefined;
-		wasBusy = false;
-		await rest();
-		// Work that came in the meantime need not wait for this.
-		if (!wasBusy) {
-			giveBack();
-		}
-	}
 	return {
 		busy() {
 			wasBusy = true;
@@ -62,7 +50,11 @@ export function createMemoryKeeper(options: MemoryKeeperOptions): MemoryKeeper {
 		},
 		idle() {
 			if (wasBusy && timer === undefined) {
-				timer = setTimeout(() => void onIdle(), delayMs).unref();
+				timer = setTimeout(() => {
+					timer = undefined;
+					wasBusy = false;
+					giveBack();
+				}, delayMs).unref();
 			}
 		},
 		[Symbol.dispose]: () => clearTimeout(timer),
