@@ -162,6 +162,8 @@ export interface HistoryRecord {
 	readonly completedAt: number | undefined;
 	readonly logs: Descriptor | undefined;
 	readonly trace: Descriptor | undefined;
+	/** The error with all of its details: a `google.rpc.Status`. */
+	readonly externalError: Descriptor | undefined;
 	readonly exporterResponse: Readonly<Record<string, string>>;
 	readonly generation: number;
 	readonly pinned: boolean;

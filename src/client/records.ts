@@ -86,6 +86,7 @@ function historyRecord(message: BuildHistoryRecord): HistoryRecord {
 		completedAt: millisecondsOf(message.CompletedAt),
 		logs: message.logs && descriptor(message.logs),
 		trace: message.trace && descriptor(message.trace),
+		externalError: message.externalError && descriptor(message.externalError),
 		exporterResponse: Object.fromEntries(message.ExporterResponse),
 		generation: message.Generation,
 		pinned: message.pinned,

@@ -83,6 +83,8 @@ async function run(globals: ParsedFlags, terminal: Terminal): Promise<number> {
 	if (logFormat !== "text" && logFormat !== "json" && logFormat !== "") {
 		throw new SlipwayError("invalid-argument", `unsupported log type ${JSON.stringify(logFormat)}`);
 	}
+	// What a build gives has the modes that it says, as with BuildKit's client.
+	process.umask(0);
 	const own = { globals, terminal };
 	switch (command) {
 		case undefined:

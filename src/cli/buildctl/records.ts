@@ -105,16 +105,28 @@ export function historyStruct({ type, record }: HistoryEvent): GoStruct {
 				["CompletedAt", "CompletedAt", timestamp(record.completedAt)],
 				["Logs", "logs", descriptor(record.logs)],
 				["ExporterResponse", "ExporterResponse", record.exporterResponse],
+				["Result", "Result", resultOf(record)],
 				["Generation", "Generation", record.generation],
 				["Trace", "trace", descriptor(record.trace)],
 				["Pinned", "pinned", record.pinned],
 				["NumCachedSteps", "numCachedSteps", record.cachedSteps],
 				["NumTotalSteps", "numTotalSteps", record.totalSteps],
 				["NumCompletedSteps", "numCompletedSteps", record.completedSteps],
+				["ExternalError", "externalError", descriptor(record.externalError)],
 				["NumWarnings", "numWarnings", record.warnings],
 			),
 		],
 	);
+}
+
+function resultOf({ results, attestations }: HistoryEvent["record"]): GoStruct | undefined {
+	return results.length + attestations.length === 0
+		? undefined
+		: message(
+				["ResultDeprecated", "ResultDeprecated", descriptor(results[0])],
+				["Attestations", "Attestations", attestations.map(descriptor)],
+				["Results", "Results", Object.fromEntries(results.map((each, index) => [index, descriptor(each)]))],
+			);
 }
 
 function descriptor(value: Descriptor | undefined): GoStruct | undefined {
@@ -124,6 +136,7 @@ function descriptor(value: Descriptor | undefined): GoStruct | undefined {
 			["MediaType", "media_type", value.mediaType],
 			["Digest", "digest", value.digest],
 			["Size", "size", value.size],
+			["Annotations", "annotations", value.annotations ?? {}],
 		)
 	);
 }
