@@ -60,10 +60,9 @@ function layerDocument(blob: CacheBlob | undefined, { ociTypes }: ArtifactForm):
 		return undefined;
 	}
 	const { descriptor, diffId, createdAt } = blob;
-	const { mediaType, annotations } = manifestLayer(descriptor, {
-		ociTypes,
-		preferNonDistributable: false,
-	});
+	const { mediaType } = manifestLayer(descriptor, { ociTypes, preferNonDistributable: false });
+	// Other than an image's, Docker's form has them too: without them eStargz would be gzip when it is imported.
+	const { annotations } = manifestLayer(descriptor, { ociTypes: true, preferNonDistributable: false });
 	const { digest, size } = descriptor;
 	return {
 		mediaType,

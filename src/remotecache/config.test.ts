@@ -77,6 +77,18 @@ test("the forms of an artifact differ in media types and in where the config sta
 	assert.equal(list.mediaType, "application/vnd.docker.distribution.manifest.list.v2+json");
 	assert.equal(list.manifests[0].mediaType, "application/vnd.docker.image.rootfs.diff.tar.gzip");
 	assert.ok(list.manifests[0].annotations["containerd.io/uncompressed"]);
+	const toc = { "containerd.io/snapshot/stargz/toc.digest": sha256("toc") };
+	const stargz = new Map(
+		[...cache.blobs].map(([digest, blob]) => [
+			digest,
+			{ ...blob, descriptor: { ...blob.descriptor, annotations: toc } },
+		]),
+	);
+	const kept = writeArtifact({ ...cache, blobs: stargz }, { ociTypes: false, imageManifest: false });
+	assert.match(
+		new TextDecoder().decode(kept.manifest.bytes),
+		/"containerd.io\/snapshot\/stargz\/toc.digest":/,
+	);
 	const read = await readArtifact(
 		new TextEncoder().encode(JSON.stringify(list)),
 		{ manifest: () => assert.fail(), blobs: provider(writeConfig(cache.config)) },
