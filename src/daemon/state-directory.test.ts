@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -23,4 +24,28 @@ test("openStateDirectory makes parents, and tells where it can't", () => {
 		() => openStateDirectory("/proc/slipway/x"),
 		/cannot be made or written; choose another with --root/,
 	);
+});
+
+test("openStateDirectory: a full disk still opens, so that there can be made room", () => {
+	const dir = mkdtempSync(join(tmpdir(), "slipway-state-"));
+	execFileSync("mount", ["-t", "tmpfs", "-o", "size=6m", "slipway-test", dir]);
+	try {
+		openStateDirectory(dir)[Symbol.dispose]();
+		const fill = (): void => {
+			assert.throws(() => writeFileSync(join(dir, "filler"), new Uint8Array(8 << 20)), { code: "ENOSPC" });
+		};
+		fill();
+		{
+			using state = openStateDirectory(dir);
+			state.database.define("CREATE TABLE IF NOT EXISTS things (name TEXT)");
+			state.database.run("INSERT INTO things VALUES (?)", "a");
+		}
+		assert(!existsSync(join(dir, "reserve")), "spent");
+		rmSync(join(dir, "filler"));
+		openStateDirectory(dir)[Symbol.dispose]();
+		assert.equal(statSync(join(dir, "reserve")).size, 1 << 20, "put back");
+	} finally {
+		execFileSync("umount", [dir]);
+		rmSync(dir, { recursive: true });
+	}
 });

@@ -1,4 +1,4 @@
-import { accessSync, constants, readFileSync, writeFileSync } from "node:fs";
+import { accessSync, constants, existsSync, readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Database, openDatabase } from "../database/database.ts";
 import { hasCode, SlipwayError, wrap } from "../errors/errors.ts";
@@ -18,6 +18,9 @@ export class StateDirectoryInUse extends SlipwayError {
 	}
 }
 
+/** What the database needs to grow by while the user makes room. */
+const reserveBytes = 1 << 20;
+
 /** Throws `StateDirectoryInUse` naming the process that has the directory. */
 export function openStateDirectory(root: string): StateDirectory {
 	const owner = join(root, "owner");
@@ -30,6 +33,7 @@ export function openStateDirectory(root: string): StateDirectory {
 	}
 	let database: Database;
 	try {
+		keepReserve(root);
 		database = openDatabase(join(root, "metadata.db"), { exclusive: true });
 	} catch (error) {
 		if (hasCode(error, "failed-precondition")) {
@@ -47,6 +51,22 @@ export function openStateDirectory(root: string): StateDirectory {
 		throw wrap(error, `state directory ${root} cannot be written`);
 	}
 	return { root, database, [Symbol.dispose]: () => database[Symbol.dispose]() };
+}
+
+/**
+ * Keeps a file that is there for nothing but to be removed when the disk is full: without room for the database's log nothing could be
+ * written, and then `prune` could not make any. It is put back by a start that finds room.
+ */
+function keepReserve(root: string): void {
+	const reserve = join(root, "reserve");
+	const { bavail, bsize } = statfsSync(root);
+	const isThere = existsSync(reserve);
+	if (bavail * bsize < reserveBytes) {
+		rmSync(reserve, { force: true });
+	} else if (!isThere && bavail * bsize >= 4 * reserveBytes) {
+		// Of bytes that no file system leaves out as a hole.
+		writeFileSync(reserve, new Uint8Array(reserveBytes).fill(1), { mode: 0o600 });
+	}
 }
 
 function ownerText(file: string): string {
