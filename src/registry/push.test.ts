@@ -50,6 +50,46 @@ test("pushBlob: in chunks", () =>
 		assert.equal(registry.log.filter((line) => line.startsWith("PATCH")).length, 3);
 	}));
 
+test("pushBlob: one blob is sent while the registry stores another, as many at a time as the limit says", {
+	timeout: 30_000,
+}, async () => {
+	await using registry = await startFakeRegistry();
+	await using client = createRegistryClient({ maxConcurrency: 1 });
+	const auth = createRegistryAuth(noCredentials);
+	const repository = client.repository({ domain: registry.host, path: "a/b" }, { auth });
+	const events: string[] = [];
+	const secondArrived = Promise.withResolvers<void>();
+	let uploads = 0;
+	registry.lie = async (request, response) => {
+		if (request.method !== "PUT") {
+			return false;
+		}
+		const isFirst = ++uploads === 1;
+		await request.toArray();
+		if (isFirst) {
+			await secondArrived.promise;
+		} else {
+			secondArrived.resolve();
+		}
+		events.push("stored");
+		response.writeHead(201).end();
+		return true;
+	};
+	const push = (name: string) =>
+		repository.pushBlob(
+			{ digest: sha256(name), size: bytes.length },
+			async function* () {
+				events.push(`${name} begins`);
+				yield* open();
+				events.push(`${name} ends`);
+			},
+			{ signal },
+		);
+	const pushed = await Promise.all([push("first"), push("second")]);
+	assert.deepEqual(pushed, [{ outcome: "uploaded" }, { outcome: "uploaded" }]);
+	assert.match(events.join(), /^(\w+) begins,\1 ends,\w+ begins,/);
+});
+
 test("pushBlob: mounted where another repository has it, uploaded where that is refused", () =>
 	withRegistry(async (registry, repository) => {
 		const have = async (mountFrom: readonly string[]) => {
