@@ -105,7 +105,7 @@ export async function openCache(options: OpenCacheOptions): Promise<CacheManager
 }
 
 /** The disk is told to take what was written this long after the first write: often enough, and seldom beside a build step. */
-const syncDelayMs = 10_000;
+const syncDelayMs = 3000;
 /** What a killed process loses of the order in which records are collected. */
 const usesDelayMs = 1000;
 

@@ -137,7 +137,7 @@ export interface EngineOptions {
 }
 
 /** A thread keeps some 8 MB. Longer than somebody who repeats a build takes. */
-const threadIdleMs = 5000;
+const threadIdleMs = 4000;
 
 /** The one place where the rooms are put together. */
 export async function openEngine(options: EngineOptions): Promise<Engine> {

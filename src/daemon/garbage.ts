@@ -2,24 +2,29 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { trimMemory } from "../sys/malloc.ts";
 
-type Collect = (options: { readonly flavor: "last-resort" }) => void;
+type Collector = (options: { readonly type: "minor" } | { readonly flavor: "last-resort" }) => void;
 
-let collect: Collect | undefined;
+let exposed: Collector | undefined;
+
+/** V8's `gc`. One for all, as the context that it comes from stays with it. */
+export function garbageCollector(): Collector {
+	if (exposed === undefined) {
+		setFlagsFromString("--expose-gc");
+		exposed = runInNewContext("gc") as Collector;
+		setFlagsFromString("--no-expose-gc");
+	}
+	return exposed;
+}
 
 /**
  * Collects all garbage of the JavaScript heap now, and gives the pages back that this leaves empty: some 50 ms for a builder. What functions
  * were compiled to stays, as the next build would have to compile them again.
  */
 export function collectGarbage(): void {
-	if (collect === undefined) {
-		setFlagsFromString("--expose-gc");
-		collect = runInNewContext("gc") as Collect;
-		setFlagsFromString("--no-expose-gc");
-	}
 	setFlagsFromString("--no-flush-bytecode");
 	try {
 		// Any other leaves the young generation at its full size, and pages that are nearly empty as they are.
-		collect({ flavor: "last-resort" });
+		garbageCollector()({ flavor: "last-resort" });
 	} finally {
 		setFlagsFromString("--flush-bytecode");
 	}
@@ -31,8 +36,8 @@ export interface MemoryKeeper extends Disposable {
 	idle(): void;
 }
 
-/** Longer than somebody who repeats a build takes, and than idle threads stay. */
-const defaultDelayMs = 6000;
+/** Longer than somebody who repeats a build takes, than the cache waits before it syncs what was written, and than idle threads stay. */
+const defaultDelayMs = 8000;
 
 /** What a daemon does not need while it waits is the machine's. Neither V8 nor the C library give it back by themselves. */
 export function createMemoryKeeper(

@@ -1,5 +1,4 @@
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
+import { garbageCollector } from "./garbage.ts";
 
 /** Calls are cheap: it does something once after each time that the daemon was busy. */
 export interface YoungCollector extends Disposable {
@@ -39,13 +38,6 @@ export function createYoungCollector(
 	};
 }
 
-let collector: ((options: { readonly type: "minor" }) => void) | undefined;
-
 function collectYoung(): void {
-	if (collector === undefined) {
-		setFlagsFromString("--expose-gc");
-		collector = runInNewContext("gc") as typeof collector;
-		setFlagsFromString("--no-expose-gc");
-	}
-	collector?.({ type: "minor" });
+	garbageCollector()({ type: "minor" });
 }
