@@ -222,6 +222,8 @@ describe("load refuses", () => {
 			definitionOf(source, { inputs: [inputOf(source), inputOf(source, -2)] }),
 			"invalid input 1 output index -2",
 		);
+		const two = definitionOf(source, { inputs: [inputOf(source), inputOf(source)] });
+		assert.throws(() => load(two), { code: "internal", message: "invalid last vertex inputs: 2" });
 		const bad = Buffer.from([0x0a, 0x50, 0x01]);
 		const error = refuses(
 			{ ops: [{ digest: sha256(bad), bytes: bad }], metadata: new Map() },
@@ -274,6 +276,14 @@ describe("load refuses", () => {
 			[exec({ meta: undefined }), "invalid exec op with no meta"],
 			[exec({ meta: pb.emptyMeta() }), "invalid exec op with no args"],
 			[exec({ mounts: [] }), "invalid exec op with no mounts"],
+			[
+				exec({ meta: { ...pb.emptyMeta(), args: ["echo", "a\0b"] } }),
+				"invalid exec op with a zero byte in its args, env, cwd or user",
+			],
+			[
+				exec({ meta: { ...pb.emptyMeta(), args: ["true"], extraHosts: [{ Host: "a", IP: "b" }] } }),
+				"failed to parse IP b",
+			],
 			[mount({ dest: "/x" }), "invalid exec op with no rootfs"],
 			[mount({ input: 0 }), "invalid mountinput 0 of /"],
 			[mount({ output: -2 }), "invalid mount output -2 of /"],

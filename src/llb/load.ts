@@ -52,6 +52,9 @@ export function load(definition: Definition, options: LoadOptions = {}): LoadedD
 	if (terminal === undefined || root === undefined) {
 		throw invalid("invalid LLB with no inputs on last vertex");
 	}
+	if (terminal.message.inputs.length > 1) {
+		throw new SlipwayError("internal", `invalid last vertex inputs: ${terminal.message.inputs.length}`);
+	}
 	ops.delete(terminal.digest);
 	const loaded = loadReachable(root.digest, ops, definition, options.platform ?? hostPlatform());
 	return { ops: loaded, root: { digest: root.digest as Digest, index: root.index } };

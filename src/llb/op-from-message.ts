@@ -1,3 +1,4 @@
+import { isIP } from "node:net";
 import * as pb from "../api/generated/ops.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { parseDigest } from "../oci/digest.ts";
@@ -107,6 +108,10 @@ function fromExec(exec: pb.ExecOp, inputs: number): Fields<ExecOp> {
 	if (!exec.mounts.some((mount) => mount.dest === "/")) {
 		throw invalid("invalid exec op with no rootfs");
 	}
+	// A runtime written in C would see what is in front of it only.
+	if ([...meta.args, ...meta.env, meta.cwd, meta.user].some((text) => text.includes("\0"))) {
+		throw invalid("invalid exec op with a zero byte in its args, env, cwd or user");
+	}
 	const { proxyEnv } = meta;
 	return {
 		meta: {
@@ -125,7 +130,7 @@ function fromExec(exec: pb.ExecOp, inputs: number): Fields<ExecOp> {
 							allProxy: proxyEnv.allProxy,
 						},
 					}),
-			extraHosts: meta.extraHosts.map(({ Host, IP }) => ({ host: Host, ip: IP })),
+			extraHosts: meta.extraHosts.map(({ Host, IP }) => ({ host: Host, ip: checkedIp(IP) })),
 			hostname: meta.hostname,
 			ulimits: meta.ulimit.map(({ Name, Soft, Hard }) => ({
 				name: Name,
@@ -142,6 +147,13 @@ function fromExec(exec: pb.ExecOp, inputs: number): Fields<ExecOp> {
 		secretEnv: exec.secretenv.map(({ ID, name, optional }) => ({ id: ID, name, optional })),
 		devices: exec.cdiDevices.map(({ name, optional }) => ({ name, optional })),
 	};
+}
+
+function checkedIp(ip: string): string {
+	if (isIP(ip) === 0) {
+		throw invalid(`failed to parse IP ${ip}`);
+	}
+	return ip;
 }
 
 /** A mount that stands by itself: its numbers of input and output are not looked at. */
