@@ -14,7 +14,10 @@ interface World {
 function createWorld(): World {
 	const process = new EventEmitter();
 	const lines: string[] = [];
-	const logger = { isEnabled: () => true, log: (level: string, message: string) => void lines.push(`${level} ${message}`) };
+	const logger = {
+		isEnabled: () => true,
+		log: (level: string, message: string) => void lines.push(`${level} ${message}`),
+	};
 	const guard = createLastResort({
 		logger,
 		stop: () => world.stops++,
