@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, test } from "node:test";
 import * as fsutil from "../generated/fsutil.ts";
 import type { Method, MethodKind } from "../grpc.ts";
-import { bytesMessage } from "./bytes-message.ts";
+import { bytesMessage, tunnelMessage } from "./bytes-message.ts";
 import { type Packet, type PacketStat, packet } from "./packet.ts";
 import { decodePlainStat } from "./packet-stat.ts";
 
@@ -171,6 +171,25 @@ test("bytesMessage: empty, small, large, with fields of newer clients", () => {
 	}
 	assert.deepEqual(bytesMessage.decode(Buffer.from([0x12, 1, 9, 0x0a, 1, 5])).data, Buffer.from([5]));
 	assert.throws(() => bytesMessage.decode(Buffer.from([0])), /invalid wire-format/);
+});
+
+test("tunnelMessage: pieces as they come, wherever they are cut; others are left to the whole codec", () => {
+	const data = Buffer.from(Array.from({ length: 300 }, (_, index) => index % 251));
+	const bytes = Buffer.from(tunnelMessage.encode({ data }).finish());
+	for (let cut = 3; cut <= bytes.length; cut++) {
+		const pieces = [bytes.subarray(0, cut), bytes.subarray(cut, cut + 7), bytes.subarray(cut + 7)];
+		const message = tunnelMessage.decodePieces?.(pieces, bytes.length);
+		assert.ok(message !== undefined);
+		assert.deepEqual(Buffer.concat([message.data, ...(message.more ?? [])]), data);
+	}
+	for (const [pieces, size] of [
+		// The length of the data is in two pieces, another field follows, and the message is cut off.
+		[[bytes.subarray(0, 2), bytes.subarray(2)], bytes.length],
+		[[bytes, Buffer.from([0x12, 0])], bytes.length + 2],
+		[[bytes.subarray(0, 100), bytes.subarray(100, 200)], 200],
+	] as const) {
+		assert.equal(tunnelMessage.decodePieces?.(pieces, size), undefined);
+	}
 });
 
 /** Without the difference of Buffer and Uint8Array. */
