@@ -1,4 +1,5 @@
 import { SlipwayError } from "../errors/errors.ts";
+import { parseGoBool } from "../exporter/go-values.ts";
 import { parseImageOptions } from "../exporter/image-options.ts";
 import type { ArtifactForm } from "./artifact.ts";
 import type { BlobForm, CacheOptions } from "./remotecache.ts";
@@ -35,13 +36,7 @@ export function boolean(attrs: Attrs, key: string): boolean | undefined {
 	if (text === undefined) {
 		return undefined;
 	}
-	if (/^(?:1|t|T|true|TRUE|True)$/.test(text)) {
-		return true;
-	}
-	if (/^(?:0|f|F|false|FALSE|False)$/.test(text)) {
-		return false;
-	}
-	throw invalid(`failed to parse ${key}: invalid boolean ${JSON.stringify(text)}`);
+	return parseGoBool(text, `failed to parse ${key}`);
 }
 
 export function invalid(message: string): SlipwayError {
