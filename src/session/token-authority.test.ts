@@ -1,12 +1,16 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { createServer } from "node:http";
+import { createServer as createHttpsServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import type { TLSSocket } from "node:tls";
 import type { SessionAuth } from "./session.ts";
-import { createTokenAuthority } from "./token-authority.ts";
+import { createTokenAuthority, type TokenServerTls } from "./token-authority.ts";
 
 const root = mkdtempSync(join(tmpdir(), "slipway-tokens-"));
 after(() => rmSync(root, { recursive: true, force: true }));
@@ -83,5 +87,66 @@ test("fetch asks the realm in the newer form, then in the older one, and without
 	} finally {
 		server.close();
 		server.closeAllConnections();
+	}
+});
+
+test("fetch speaks to a token server as the settings of its registry say", async () => {
+	const directory = mkdtempSync(join(tmpdir(), "slipway-token-tls-"));
+	const [key, cert] = [join(directory, "key.pem"), join(directory, "cert.pem")];
+	execFileSync(
+		"openssl",
+		[
+			...[
+				"req",
+				"-x509",
+				"-newkey",
+				"ec",
+				"-pkeyopt",
+				"ec_paramgen_curve:prime256v1",
+				"-nodes",
+				"-days",
+				"1",
+			],
+			...["-subj", "/CN=tokens", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
+		],
+		{ stdio: "pipe" },
+	);
+	const server = createHttpsServer(
+		{
+			key: readFileSync(key),
+			cert: readFileSync(cert),
+			ca: readFileSync(cert),
+			requestCert: true,
+			rejectUnauthorized: false,
+		},
+		(request, response) => {
+			const { authorized } = request.socket as TLSSocket;
+			response.end(JSON.stringify({ token: authorized ? "known" : "unknown" }));
+		},
+	).listen(0, "127.0.0.1");
+	await once(server, "listening");
+	const { port } = server.address() as AddressInfo;
+	const fetchWith = async (tls: TokenServerTls | undefined): Promise<string> => {
+		const authority = createTokenAuthority({
+			auth: { credentials: async () => undefined },
+			env: { DOCKER_CONFIG: directory },
+			...(tls === undefined ? {} : { tls: new Map([["registry", tls]]) }),
+		});
+		const realm = `https://127.0.0.1:${port}/token`;
+		const request = { host: "registry", realm, service: "s", scopes: [] };
+		return (await authority.fetch(request, { signal: new AbortController().signal })).token;
+	};
+	const none = { insecure: false, authorities: [], pairs: [] };
+	try {
+		await assert.rejects(fetchWith(undefined), /certificate/);
+		await assert.rejects(fetchWith(none), /certificate/);
+		assert.equal(await fetchWith({ ...none, insecure: true }), "unknown");
+		assert.equal(await fetchWith({ ...none, authorities: [cert] }), "unknown");
+		assert.equal(await fetchWith({ ...none, authorities: [cert], pairs: [{ cert, key }] }), "known");
+		await assert.rejects(fetchWith({ ...none, authorities: [join(directory, "none")] }), /ENOENT.*none/);
+	} finally {
+		server.closeAllConnections();
+		server.close();
+		rmSync(directory, { recursive: true });
 	}
 });
