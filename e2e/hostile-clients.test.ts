@@ -115,7 +115,16 @@ describe("what clients do to a daemon", () => {
 			files[`file${index}`] = randomBytes(4000).toString("hex");
 		}
 		const context = bench.context(files);
-		await bench.client(["docker-buildx", "--builder", "slip", "build", ...base, "-o", "type=cacheonly", context]);
+		await bench.client([
+			"docker-buildx",
+			"--builder",
+			"slip",
+			"build",
+			...base,
+			"-o",
+			"type=cacheonly",
+			context,
+		]);
 		const before = leftOver();
 		const points = Array.from({ length: 50 }, (_, index) => index * 12);
 		const next = points[Symbol.iterator]();
