@@ -15,6 +15,7 @@ import { type ProgressSink, progressTime } from "../progress/progress.ts";
 import type { Session } from "../session/session.ts";
 import { traceBuild } from "./build-trace.ts";
 import type { BuildOptions, BuildRequest, BuildResponse } from "./control.ts";
+import { recordedAttributes } from "./recorded-attributes.ts";
 import type { ControlServiceOptions } from "./service.ts";
 import { warnOfBuild } from "./service-attestations.ts";
 import type { Builds, OpenBuild } from "./service-builds.ts";
@@ -183,7 +184,7 @@ function recordOf({ ref, frontend, frontendOptions, exporters }: BuildRequest): 
 		...emptyBuildHistoryRecord(),
 		Ref: ref,
 		Frontend: frontend ?? "",
-		FrontendAttrs: new Map(Object.entries(frontendOptions)),
+		FrontendAttrs: recordedAttributes(frontendOptions),
 		Exporters: exporters.map(({ type, attrs }) => ({ Type: type, Attrs: new Map(Object.entries(attrs)) })),
 		CreatedAt: timestampOf(progressTime()),
 	};
