@@ -45,6 +45,7 @@ import { createRegistryBackend } from "../remotecache/registry-backend.ts";
 import { createRemoteCaches } from "../remotecache/remote-caches.ts";
 import { createS3Backend } from "../remotecache/s3-backend.ts";
 import { createSolver } from "../solver/create-solver.ts";
+import { createBlobSource } from "../source/blob.ts";
 import { createGitSource } from "../source/git.ts";
 import { createHttpSource } from "../source/http.ts";
 import { createImageSource } from "../source/image.ts";
@@ -221,6 +222,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 	const sources = [
 		createImageSource({ ...imageAccess, cache }),
 		createOciLayoutSource({ content, cache }),
+		createBlobSource({ registry: imageAccess.registry, cache }),
 		createLocalSource({ cache }),
 		createHttpSource({ cache, proxy: proxyOf(options.env) }),
 		createGitSource({ cache, env: options.env }),

@@ -150,6 +150,18 @@ export function createReader(options: ReaderOptions): RepositoryReader {
 			return getDocument(digest, digest, signal);
 		},
 
+		blobSize: async (digest, { signal }) => {
+			using _slot = await slots.documents.acquire({ signal });
+			const name = nameOf(domain, path, digest);
+			const { response } = await ask({ method: "HEAD", signal }, `blobs/${digest}`, name);
+			response.discard();
+			const size = contentLength(response);
+			if (size === undefined) {
+				throw new SlipwayError("unknown", `${name}: the registry does not say how large the blob is`);
+			}
+			return size;
+		},
+
 		hasBlob: async (digest, { signal }) => {
 			using _slot = await slots.documents.acquire({ signal });
 			try {

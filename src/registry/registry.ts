@@ -65,6 +65,8 @@ export interface RepositoryReader {
 	 * must not wait for another blob of the same registry before he goes on.
 	 */
 	blob(descriptor: Pick<Descriptor, "digest" | "size">, options: ReadOptions): AsyncIterable<Uint8Array>;
+	/** Throws `not-found` if none of the servers has it. */
+	blobSize(digest: Digest, options: { readonly signal: AbortSignal }): Promise<number>;
 	hasBlob(digest: Digest, options: { readonly signal: AbortSignal }): Promise<boolean>;
 }
 

@@ -77,7 +77,7 @@ function parseHeader(attrs: Readonly<Record<string, string>>): HttpDownload["hea
 }
 
 /** As in Go source: decimal, `0o17` or `017`, `0x1f`, `0b1`, underscores between digits. */
-function parseInteger(attrs: Readonly<Record<string, string>>, name: string): number {
+export function parseInteger(attrs: Readonly<Record<string, string>>, name: string): number {
 	const text = attrs[name];
 	if (text === undefined) {
 		return 0;

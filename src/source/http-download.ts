@@ -12,7 +12,9 @@ import type { SourceOptions } from "./source.ts";
 
 export interface SaveOptions extends SourceOptions {
 	readonly cache: Pick<CacheManager, "createMutable">;
-	readonly download: HttpDownload;
+	readonly download: Pick<HttpDownload, "url" | "perm" | "uid" | "gid">;
+	/** Of the record; default: of a download. */
+	readonly description?: string;
 	readonly filename: string;
 	/** What the bytes must digest to; the digest is of its algorithm. */
 	readonly wanted: Digest | undefined;
@@ -26,7 +28,8 @@ export async function saveDownload(
 ): Promise<{ readonly ref: ImmutableRef; readonly digest: Digest }> {
 	const { cache, download, filename, wanted, signal, progress, vertex } = options;
 	const url = redactUrl(download.url);
-	const ref = await cache.createMutable({ description: `http url ${url}`, signal, progress, vertex });
+	const { description = `http url ${url}` } = options;
+	const ref = await cache.createMutable({ description, signal, progress, vertex });
 	try {
 		const path = `${ref.directory()}/${filename}`;
 		const file = await open(path, "wx", 0o600);
@@ -121,7 +124,7 @@ async function writeAll(file: FileHandle, chunk: Uint8Array): Promise<void> {
 async function setAttributes(
 	file: FileHandle,
 	response: HttpResponse,
-	download: HttpDownload,
+	download: SaveOptions["download"],
 ): Promise<void> {
 	const { perm, uid, gid } = download;
 	if (uid !== 0 || gid !== 0) {

@@ -83,7 +83,7 @@ function parseChecksum(text: string | undefined): Digest | undefined {
 	return text;
 }
 
-function parseRecordType(text: string): RecordType {
+export function parseRecordType(text: string): RecordType {
 	switch (text) {
 		case "":
 		case "regular":

@@ -61,7 +61,8 @@ function digestOf(name: string): Digest {
 	return digest;
 }
 
-function findStore(
+/** The content store that a session of the build lends under the name. Throws `not-found` if there is none. */
+export function findStore(
 	name: string,
 	sessions: readonly Session[],
 	{ sessionId, storeId }: { readonly sessionId: string | undefined; readonly storeId: string },

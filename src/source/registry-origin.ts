@@ -174,7 +174,11 @@ async function* readAnywhere(
 	throw failure;
 }
 
-function openRepository(reference: Reference, access: ImageAccess, sessions: Sessions): Repository {
+export function openRepository(
+	reference: Reference,
+	access: Pick<ImageAccess, "registry">,
+	sessions: Sessions,
+): Repository {
 	return access.registry.repository(reference, { auth: authOf(sessions()) });
 }
 
