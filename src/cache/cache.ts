@@ -150,6 +150,8 @@ export interface ImmutableRef extends RefBase {
 	mounts(options: RefWorkOptions): Promise<readonly MountSpec[]>;
 	/** True if mounting needs no work. */
 	isReal(): boolean;
+	/** Held by whoever makes hard links to the files elsewhere: what the record takes of the disk is another afterwards. */
+	shareFiles(): Disposable;
 	/**
 	 * The blobs of all layers, lowest first, in one compression: existing blobs are kept unless `force` is set, missing ones
 	 * are made from the snapshots in worker threads and kept. Lazy blobs are not fetched; `provider` of the answer reads them.
@@ -254,6 +256,9 @@ export interface PruneOptions {
 	readonly keepDurationMs?: number;
 	/** Stop when records use no more than this. */
 	readonly keepBytes?: number;
+	/** What is known of the records without a look at them, from the use of the whole disk: if that is within `keepBytes` none is measured. */
+	readonly usedAtMostBytes?: number;
+	/** Sizes are not known yet. */
 	readonly matches?: (record: UsageRecord) => boolean;
 	readonly signal: AbortSignal;
 }

@@ -17,7 +17,14 @@ import type { SnapshotId, Snapshotter } from "../snapshot/snapshot.ts";
 import type { MountSpec } from "../sys/sys.ts";
 import type { BlobOptions, LayerBlob, RefWorkOptions } from "./cache.ts";
 import { countChunks, reportSpan } from "./layer-progress.ts";
-import { type BlobOrigin, type CacheRecord, layersBetween, layersOf, newSnapshotId } from "./record.ts";
+import {
+	type BlobOrigin,
+	type CacheRecord,
+	layersBetween,
+	layersOf,
+	newSnapshotId,
+	sizeHolder,
+} from "./record.ts";
 import type { RecordTable } from "./record-table.ts";
 import type { TemporaryMounts } from "./temporary-mounts.ts";
 
@@ -329,7 +336,7 @@ export class LayerFiles {
 						stacking.makePortable({ id, from, base, signal }),
 					);
 					layer.portable = id;
-					layer.size = undefined;
+					sizeHolder(layer).size = undefined;
 				}
 				this.#options.table.save(layer);
 			};
@@ -570,7 +577,6 @@ export class LayerFiles {
 		const descriptor = describeWritten(layer, written);
 		await this.#adopt(dest, descriptor, signal);
 		table.transaction(() => {
-			layer.size = undefined;
 			table.addBlob(layer, descriptor);
 			if (layer.diffId === undefined) {
 				table.setDiffId(layer, (written.toc?.plainDiffId ?? written.diffId) as Digest);

@@ -48,9 +48,11 @@ import {
 	type MeasureOptions,
 	measureOtherBlobs,
 	measureRecord,
+	nothingShared,
 	pruneCandidates,
 	type RecordUsage,
 	removeUnnamedBlobs,
+	shareFiles,
 	shareOut,
 } from "./usage.ts";
 
@@ -186,6 +188,7 @@ class Manager implements CacheManager, RefOwner {
 			return undefined;
 		}
 		record.size = undefined;
+		record.changes++;
 		const left = this.#table.transaction(() => {
 			const files = this.#removeRows(twin === undefined ? [] : [twin]);
 			this.#table.save(record);
@@ -239,7 +242,6 @@ class Manager implements CacheManager, RefOwner {
 				}
 				if (!record.blobs.has(layer.descriptor.digest)) {
 					this.#table.addBlob(record, withoutDiffId(layer.descriptor));
-					record.size = undefined;
 				}
 				// The newest is asked first: its session is alive.
 				record.origins.unshift(origin);
@@ -311,7 +313,7 @@ class Manager implements CacheManager, RefOwner {
 			const writing = record.mutable && record.handles > 0;
 			measured.push({ record, usage: writing ? nothingUsed : await measureRecord(record, options) });
 		}
-		const usage = shareOut(measured);
+		const usage = await shareOut(measured);
 		return measured.map(({ record }) =>
 			describeRecord(record, usage.get(record) ?? nothingUsed, {
 				inUse: isInUse(record),
@@ -371,44 +373,51 @@ class Manager implements CacheManager, RefOwner {
 	}
 
 	async *#pruneRecords(options: PruneOptions): AsyncGenerator<UsageRecord, void> {
-		const { signal, keepBytes } = options;
-		let measuring: MeasureOptions | undefined;
-		let used = 0;
-		if (keepBytes !== undefined) {
-			measuring = await this.#measuring(signal);
-			const records = await this.#recordUsage(measuring);
-			used = records.reduce((sum, record) => sum + (record.shared ? 0 : record.bytes), 0);
+		const { signal, keepBytes, usedAtMostBytes = Number.POSITIVE_INFINITY } = options;
+		if (keepBytes !== undefined && usedAtMostBytes <= keepBytes) {
+			return;
 		}
+		let measuring: MeasureOptions | undefined;
+		let used: number | undefined;
 		const skipped = new Set<CacheRecord>();
+		const describe = (record: CacheRecord, usage: SnapshotUsage): UsageRecord =>
+			describeRecord(record, usage, { inUse: false, shared: this.#isShared(record) });
 		for (;;) {
 			signal.throwIfAborted();
-			if (keepBytes !== undefined && used <= keepBytes) {
-				return;
-			}
 			const candidates = pruneCandidates(
 				this.#table.all(),
 				(record) => this.#isShared(record),
 				options,
 				Date.now(),
-			).filter((record) => !skipped.has(record));
+			).filter((record) => {
+				if (!skipped.has(record) && options.matches?.(describe(record, nothingUsed)) === false) {
+					skipped.add(record);
+				}
+				return !skipped.has(record);
+			});
 			if (candidates.length === 0) {
 				return;
 			}
+			measuring ??= await this.#measuring(signal);
+			if (keepBytes !== undefined) {
+				used ??= (await this.#recordUsage(measuring)).reduce(
+					(sum, record) => sum + (record.shared ? 0 : record.bytes),
+					0,
+				);
+				if (used <= keepBytes) {
+					return;
+				}
+			}
 			for (const record of candidates) {
 				signal.throwIfAborted();
-				measuring ??= await this.#measuring(signal);
 				const usage = await measureRecord(record, { ...measuring, alone: true });
-				const line = describeRecord(record, usage, { inUse: false, shared: this.#isShared(record) });
-				if (options.matches?.(line) === false) {
-					skipped.add(record);
-					continue;
-				}
+				const line = describe(record, usage);
 				// Somebody may have taken it while it was measured.
 				if (record.removed || isInUse(record) || record.children.size > 0 || !isShown(record)) {
 					continue;
 				}
 				await this.#remove(withDescendants([record]));
-				used -= usage.bytes;
+				used = used === undefined ? undefined : used - usage.bytes;
 				yield line;
 				if (keepBytes !== undefined) {
 					// What stood under it may be worth less than what came next.
@@ -518,7 +527,6 @@ class Manager implements CacheManager, RefOwner {
 			recordType,
 			createdAt: writtenAt,
 			writtenAt,
-			size: { bytes: 0, inodes: 0 },
 		});
 		twin.twin = record;
 		record.writtenAt = writtenAt;
@@ -532,6 +540,10 @@ class Manager implements CacheManager, RefOwner {
 		});
 		this.#scheduleSync();
 		return this.hold(twin);
+	}
+
+	shareFiles(record: CacheRecord): Disposable {
+		return shareFiles(record, { table: this.#table, snapshotter: this.#options.snapshotter });
 	}
 
 	isReal(record: CacheRecord): boolean {
@@ -720,7 +732,7 @@ const youngBlobMs = 60_000;
 const documentMs = 24 * 3_600_000;
 
 const noBlobs: ReadonlySet<Digest> = new Set();
-const nothingUsed: RecordUsage = { bytes: 0, inodes: 0, shared: new Float64Array() };
+const nothingUsed: RecordUsage = { bytes: 0, inodes: 0, shared: nothingShared };
 
 function withoutDiffId(descriptor: Descriptor): Descriptor {
 	const { [diffIdKey]: _, ...annotations } = descriptor.annotations ?? {};

@@ -1,9 +1,10 @@
 import type { Database } from "../database/database.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import { type Digest, isDigest, sha256 } from "../oci/digest.ts";
-import type { SnapshotId } from "../snapshot/snapshot.ts";
+import type { SnapshotId, SnapshotUsage } from "../snapshot/snapshot.ts";
 import type { RecordType, RefId } from "./cache.ts";
 import { type CacheRecord, createRecord, layersOf } from "./record.ts";
+import { decodeSharedFiles, encodeSharedFiles } from "./shared-files.ts";
 
 /**
  * All records, in memory and in the metadata database. Reading is from memory; each change is written at once. A row is
@@ -29,6 +30,11 @@ CREATE TABLE IF NOT EXISTS cache_record (
 	bytes INTEGER,
 	inodes INTEGER,
 	written_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cache_shared_files (
+	record TEXT PRIMARY KEY,
+	bytes INTEGER NOT NULL,
+	files BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cache_layer_blob (
 	position INTEGER PRIMARY KEY,
@@ -124,6 +130,32 @@ export class RecordTable {
 		);
 	}
 
+	/** `shared` as in `TreesUsage`. */
+	saveSize(record: CacheRecord, usage: SnapshotUsage, shared: Float64Array): void {
+		const sharedBytes = shared.reduce((sum, value, at) => (at % 2 === 0 ? sum : sum + value), 0);
+		record.size = { bytes: usage.bytes, inodes: usage.inodes, sharedBytes };
+		this.transaction(() => {
+			this.save(record);
+			if (shared.length === 0) {
+				this.#database.run("DELETE FROM cache_shared_files WHERE record = ?", record.id);
+			} else {
+				this.#database.run(
+					"INSERT OR REPLACE INTO cache_shared_files VALUES (?, ?, ?)",
+					record.id,
+					sharedBytes,
+					encodeSharedFiles(shared),
+				);
+			}
+		});
+	}
+
+	/** Of a record whose size is known: files that others had a name of too when it was measured. */
+	sharedFiles(record: CacheRecord): Float64Array {
+		const row = this.#database.get("SELECT files FROM cache_shared_files WHERE record = ?", record.id);
+		const files = row?.["files"];
+		return files instanceof Uint8Array ? decodeSharedFiles(files) : new Float64Array();
+	}
+
 	addBlob(record: CacheRecord, descriptor: Descriptor): void {
 		record.blobs.set(descriptor.digest, descriptor);
 		this.#writeBlob(record, descriptor);
@@ -211,6 +243,12 @@ export class RecordTable {
 		for (const id of rows.keys()) {
 			make(id);
 		}
+		for (const [id, sharedBytes] of this.#rows<[string, number]>("cache_shared_files", "record, bytes")) {
+			const record = made.get(id);
+			if (record?.size !== undefined) {
+				record.size = { ...record.size, sharedBytes };
+			}
+		}
 		for (const [id, text] of this.#rows<[string, string]>(
 			"cache_layer_blob",
 			"record, descriptor",
@@ -246,6 +284,7 @@ export class RecordTable {
 		this.#database.transaction(() => {
 			for (const id of ids) {
 				this.#database.run("DELETE FROM cache_record WHERE id = ?", id);
+				this.#database.run("DELETE FROM cache_shared_files WHERE record = ?", id);
 				this.#database.run("DELETE FROM cache_layer_blob WHERE record = ?", id);
 				this.#database.run("DELETE FROM cache_metadata WHERE record = ?", id);
 				this.#database.run("DELETE FROM cache_index WHERE record = ?", id);
@@ -387,7 +426,7 @@ function fromRow(row: KeptRecord, parents: CacheRecord["parents"]): CacheRecord 
 		createdAt,
 		lastUsedAt: lastUsedAt ?? undefined,
 		usageCount,
-		size: bytes === null ? undefined : { bytes, inodes: inodes ?? 0 },
+		size: bytes === null ? undefined : { bytes, inodes: inodes ?? 0, sharedBytes: 0 },
 		writtenAt,
 	});
 }

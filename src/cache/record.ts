@@ -31,8 +31,8 @@ export interface CacheRecord {
 	readonly createdAt: number;
 	lastUsedAt: number | undefined;
 	usageCount: number;
-	/** Undefined: not measured since the last change. */
-	size: SnapshotUsage | undefined;
+	/** Of the files, without blobs; undefined: not measured since the last change. Of twins the mutable one has it. */
+	size: RecordSize | undefined;
 	/** When the snapshot was finished; what is younger than the last sync does not survive a power failure. */
 	writtenAt: number;
 
@@ -42,6 +42,14 @@ export interface CacheRecord {
 	readonly origins: BlobOrigin[];
 	chainId: Digest | undefined;
 	removed: boolean;
+	/** How many are making hard links to the files, and how often that or writing began or ended: what is measured meanwhile is not kept. */
+	linking: number;
+	changes: number;
+}
+
+export interface RecordSize extends SnapshotUsage {
+	/** Of files that others have a name of too, which are not in `bytes`; `RecordTable.sharedFiles` has which. */
+	readonly sharedBytes: number;
 }
 
 /** Where the blobs of a lazy layer can be fetched, and who is told about it by default. */
@@ -89,8 +97,15 @@ export function createRecord(record: NewRecord): CacheRecord {
 		origins: [],
 		chainId: undefined,
 		removed: false,
+		linking: 0,
+		changes: 0,
 		...record,
 	};
+}
+
+/** The record that has the size of another's files: of twins the mutable one. */
+export function sizeHolder(record: CacheRecord): CacheRecord {
+	return record.mutable ? record : (record.twin ?? record);
 }
 
 export function newRefId(): RefId {

@@ -22,6 +22,7 @@ export interface RefOwner {
 	freeze(record: CacheRecord): ImmutableRef;
 	discard(record: CacheRecord): Promise<void>;
 	isReal(record: CacheRecord): boolean;
+	shareFiles(record: CacheRecord): Disposable;
 	mounts(record: CacheRecord, options: RefWorkOptions): Promise<readonly MountSpec[]>;
 	mutableMounts(record: CacheRecord): readonly MountSpec[];
 	directory(record: CacheRecord): string;
@@ -92,6 +93,7 @@ export function createImmutableRef(owner: RefOwner, record: CacheRecord): Immuta
 		},
 		mounts: async (options) => owner.mounts(handle.record, options),
 		isReal: () => owner.isReal(handle.record),
+		shareFiles: () => owner.shareFiles(handle.record),
 		blobs: async (options) => owner.blobs(handle.record, options),
 		knownBlobs: async (options) => owner.knownBlobs(handle.record, options),
 		get digests(): ContentDigests {

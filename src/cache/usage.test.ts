@@ -46,7 +46,10 @@ for (const kind of ["overlayfs", "native"] as const) {
 		// Measured before it is shared: that size must not be believed afterwards.
 		await cache.usage({ signal });
 		const target = await cache.createMutable({ description: "copy", signal });
-		linkSync(from, `${target.directory()}/large`);
+		{
+			using _sharing = frozen.shareFiles();
+			linkSync(from, `${target.directory()}/large`);
+		}
 		const copy = await target.commit();
 		const usage = await cache.usage({ signal });
 		const sizeOf = (id: string): number => usage.find((each) => each.id === id)?.bytes ?? -1;
@@ -63,6 +66,71 @@ for (const kind of ["overlayfs", "native"] as const) {
 			assert.ok(freed > 300_000);
 		}
 		assert.deepEqual(await pruned(fixture, {}), []);
+	});
+}
+
+for (const kind of ["overlayfs", "native"] as const) {
+	test(`what was measured is not read again, and measured again when others get links to it (${kind})`, async () => {
+		await using fixture = await openFixture(kind);
+		const { pool, signal } = fixture;
+		let walks = 0;
+		const run = pool.run.bind(pool);
+		pool.run = (job, input, options) => {
+			walks += job === "cache/measure" ? 1 : 0;
+			return run(job, input, options);
+		};
+		const walksOf = async (work: Promise<unknown>): Promise<number> => {
+			const before = walks;
+			await work;
+			return walks - before;
+		};
+		// More than is walked on the calling thread.
+		const names = Array.from({ length: 250 }, (_, index) => `f${index}`);
+		const source = await fixture.make(undefined, (dir) => {
+			for (const name of names) {
+				writeFileSync(`${dir}/${name}`, name.repeat(1000));
+			}
+		});
+		const copy = async (): Promise<string> => {
+			const target = await fixture.cache.createMutable({ description: "copy", signal });
+			using _sharing = source.shareFiles();
+			const id = fixture.cache.snapshotOf(source.id);
+			assert.ok(id !== undefined);
+			const from = fixture.snapshotter.layer(id, []).dir;
+			for (const name of names) {
+				linkSync(`${from}/${name}`, `${target.directory()}/${name}`);
+			}
+			// Asked meanwhile it is not kept.
+			await fixture.cache.usage({ signal });
+			const made = await target.commit();
+			await made.release();
+			return made.id;
+		};
+		const assertCounted = async (): Promise<void> => {
+			const said = sum(await fixture.cache.usage({ signal }));
+			assert.ok(Math.abs(said - disk(fixture)) <= 8192, `${said} ${disk(fixture)}`);
+		};
+		assert.equal(await walksOf(assertCounted()), 1, "new");
+		assert.equal(await walksOf(assertCounted()), 0);
+		const first = await copy();
+		assert.equal(await walksOf(assertCounted()), 2, "the source and its copy");
+		assert.equal(await walksOf(assertCounted()), 0);
+		await copy();
+		assert.equal(await walksOf(assertCounted()), 2, "the source and its second copy");
+		assert.equal(await walksOf(pruned(fixture, { keepBytes: 1e9 })), 0);
+		await source.release();
+		await fixture.reopen();
+		assert.equal(await walksOf(assertCounted()), 0, "after a start");
+		const asked = { keepDurationMs: 3_600_000, keepBytes: 0 };
+		assert.equal(await walksOf(pruned(fixture, asked)), 0, "nothing is old enough");
+		assert.equal(await walksOf(pruned(fixture, { keepBytes: 0, usedAtMostBytes: 0 })), 0);
+		// What links are left frees nothing until the last goes.
+		for (const matches of [({ id }: UsageRecord) => id === first, () => true]) {
+			const before = disk(fixture);
+			const freed = sum(await pruned(fixture, { matches }));
+			assert.equal(freed, before - disk(fixture));
+			await assertCounted();
+		}
 	});
 }
 

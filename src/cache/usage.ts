@@ -1,13 +1,14 @@
 import { readdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { ThreadPool } from "../async/pool.ts";
 import type { ContentStore, LocalContent } from "../content/content.ts";
 import { toError } from "../errors/errors.ts";
 import { type Digest, isDigest, sha256 } from "../oci/digest.ts";
 import { measureTrees, type TreesUsage } from "../snapshot/measure.ts";
-import type { Snapshotter, SnapshotUsage } from "../snapshot/snapshot.ts";
+import type { SnapshotId, Snapshotter, SnapshotUsage } from "../snapshot/snapshot.ts";
 import type { PruneOptions, RefId, UsageRecord } from "./cache.ts";
-import { type CacheRecord, layersOf } from "./record.ts";
+import { type CacheRecord, layersOf, sizeHolder } from "./record.ts";
 import type { RecordTable } from "./record-table.ts";
 import { ownSnapshots } from "./refs.ts";
 
@@ -23,28 +24,30 @@ export interface MeasureOptions {
 
 /** What a record takes of the disk: what its removal would free, and files that others have a name of too. */
 export interface RecordUsage extends SnapshotUsage {
-	/** As in `TreesUsage`. */
-	readonly shared: Float64Array;
+	/** As in `TreesUsage`; read from the database where the size is a kept one. */
+	readonly shared: () => Float64Array;
 }
 
-const nothingShared = new Float64Array();
+export const nothingShared = (): Float64Array => new Float64Array();
 
 /** Trees up to this size are walked at once: a trip to a thread costs as much. */
 const smallTree = 200;
 
 /**
  * What a record takes of the disk: its snapshots and blobs, in allocated blocks. A blob of several records is counted with the
- * oldest of them. The answer for the snapshots is kept while it can't change.
+ * oldest of them. The answer for the snapshots is kept while it can't change. That of a record whose files have names elsewhere, which
+ * come and go with other records, is kept with those files: `shareOut` counts them once. Before files get their first name elsewhere
+ * the size is forgotten (`shareFiles` of refs).
  */
 export async function measureRecord(
 	record: CacheRecord,
 	options: MeasureOptions & {
-		/** What removing the record frees: of blobs those that no other has. */
+		/** What removing the record frees: of blobs those that no other has, of files those that have no name left elsewhere. */
 		readonly alone?: boolean;
 	},
 ): Promise<RecordUsage> {
 	const { table, content, kept, alone = false } = options;
-	const files = await measureFiles(record, options);
+	const files = await measureFiles(record, options, alone);
 	let { bytes, inodes } = files;
 	for (const digest of record.blobs.keys()) {
 		const owners = table.blobOwners(digest);
@@ -60,15 +63,18 @@ export async function measureRecord(
 async function measureFiles(
 	record: CacheRecord,
 	{ table, snapshotter, pool, signal }: MeasureOptions,
+	alone: boolean,
 ): Promise<RecordUsage> {
-	if (record.size !== undefined && !mayShareFiles(record, snapshotter)) {
-		return { ...record.size, shared: nothingShared };
+	const holder = sizeHolder(record);
+	const { size, changes } = holder;
+	if (size !== undefined && !(alone && size.sharedBytes > 0)) {
+		const { bytes, inodes, sharedBytes } = size;
+		const shared = sharedBytes === 0 ? nothingShared : () => table.sharedFiles(holder);
+		return { bytes, inodes, shared };
 	}
-	const own = new Set(ownSnapshots(record));
-	if (record.snapshot !== undefined && isShown(record)) {
-		// Of twins the one that is shown.
-		own.add(record.snapshot);
-	}
+	const ownNow = (): readonly SnapshotId[] =>
+		[record, record.twin].flatMap((each) => (each === undefined ? [] : ownSnapshots(each)));
+	const own = ownNow();
 	const directories = [...own]
 		.filter((id) => snapshotter.exists(id))
 		.map((id) => `${snapshotter.root}/${id}`);
@@ -83,27 +89,41 @@ async function measureFiles(
 		}
 		throw toError(thrown);
 	}
+	const changed =
+		holder !== sizeHolder(record) ||
+		holder.linking > 0 ||
+		holder.changes !== changes ||
+		ownNow().join() !== own.join();
 	// What is written to meanwhile has no size that would be worth keeping.
-	if ((!record.mutable || record.handles === 0) && !mayShareFiles(record, snapshotter)) {
-		record.size = { bytes: usage.bytes, inodes: usage.inodes };
-		if (!record.removed) {
-			table.save(record);
-		}
+	if ((!holder.mutable || holder.handles === 0) && !holder.removed && !changed) {
+		table.saveSize(holder, usage, usage.shared);
 	}
-	return usage;
+	return { bytes: usage.bytes, inodes: usage.inodes, shared: () => usage.shared };
 }
 
 /**
- * A copy may be a hard link to the original (`mayLink` of worker/copy-tree.ts), and then neither record's size is its own
- * affair: it is measured each time. Links are made between plain directories: with overlayfs those of single layers.
+ * Whoever makes hard links to a tree's files (`mayLink` of worker/copy-tree.ts) holds this meanwhile. They can be made between plain
+ * directories: with overlayfs those of single layers, without it those of the topmost.
  */
-function mayShareFiles(record: CacheRecord, snapshotter: Snapshotter): boolean {
-	return (
-		snapshotter.name === "native" ||
-		layersOf(record).length <= 1 ||
-		record.portable !== undefined ||
-		record.twin !== undefined
-	);
+export function shareFiles(
+	record: CacheRecord,
+	{ table, snapshotter }: Pick<MeasureOptions, "table" | "snapshotter">,
+): Disposable {
+	const layers = layersOf(record);
+	const isPlain = snapshotter.name === "native" || layers.length <= 1;
+	const holders = isPlain ? [...new Set([record, ...layers.slice(-1)].map(sizeHolder))] : [];
+	const forget = (by: number): void => {
+		for (const holder of holders) {
+			holder.linking += by;
+			holder.changes++;
+			if (holder.size !== undefined) {
+				holder.size = undefined;
+				table.save(holder);
+			}
+		}
+	};
+	forget(1);
+	return { [Symbol.dispose]: () => forget(-1) };
 }
 
 /** Undefined if it is not there. */
@@ -120,9 +140,9 @@ async function blobBytes(content: MeasureOptions["content"], digest: Digest): Pr
  * The records with the files that several have counted once: with the one that is likely to stay longest, since what goes
  * before it frees nothing.
  */
-export function shareOut(
+export async function shareOut(
 	measured: readonly { readonly record: CacheRecord; readonly usage: RecordUsage }[],
-): ReadonlyMap<CacheRecord, SnapshotUsage> {
+): Promise<ReadonlyMap<CacheRecord, SnapshotUsage>> {
 	const counted = new Set<number>();
 	const answer = new Map<CacheRecord, SnapshotUsage>();
 	const staying = [...measured].sort(
@@ -133,13 +153,18 @@ export function shareOut(
 	);
 	for (const { record, usage } of staying) {
 		let { bytes, inodes } = usage;
-		for (let at = 0; at < usage.shared.length; at += 2) {
-			const inode = usage.shared[at] ?? 0;
+		const shared = usage.shared();
+		for (let at = 0; at < shared.length; at += 2) {
+			const inode = shared[at] ?? 0;
 			if (!counted.has(inode)) {
 				counted.add(inode);
-				bytes += usage.shared[at + 1] ?? 0;
+				bytes += shared[at + 1] ?? 0;
 				inodes++;
 			}
+		}
+		if (shared.length > 0) {
+			// The thread is others' too.
+			await nextTurn();
 		}
 		answer.set(record, { bytes, inodes });
 	}

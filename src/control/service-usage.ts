@@ -55,10 +55,11 @@ export async function* applyRule(
 ): AsyncGenerator<UsageRecord, void> {
 	const matches = filterOf("prune", rule.filters);
 	const keepBytes = await bytesToKeep(cache, disk, rule, signal);
+	const { totalBytes, freeBytes } = disk();
 	yield* cache.prune({
 		all: rule.all,
 		...(rule.keepDurationMs > 0 ? { keepDurationMs: rule.keepDurationMs } : {}),
-		...(keepBytes === undefined ? {} : { keepBytes }),
+		...(keepBytes === undefined ? {} : { keepBytes, usedAtMostBytes: totalBytes - freeBytes }),
 		matches: (record) => matches(fieldsOf(record)),
 		signal,
 	});

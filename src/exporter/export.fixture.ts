@@ -131,6 +131,7 @@ export function fakeRef(layers: readonly TestLayer[], directory?: string): Immut
 		clone: unused,
 		layers: unused,
 		isReal: () => true,
+		shareFiles: unused,
 		mounts: async () => [{ type: "bind", source: directory ?? "", options: ["rbind", "ro"] }],
 		blobs,
 		knownBlobs: blobs,

@@ -207,6 +207,9 @@ class FileRun implements AsyncDisposable {
 	async #copy(action: CopyAction, root: string): Promise<void> {
 		const { services, context } = this.#input;
 		const from = await this.#treeOf(action.secondaryInput);
+		// A second action could copy the same file again, or change the first one's copy.
+		const mayLink = this.#input.op.actions.length === 1;
+		using _sharing = mayLink ? from?.shareFiles() : undefined;
 		using source = mountTree((await from?.mounts(context)) ?? emptyTree, services);
 		const pattern = rootedPath(action.src);
 		const matches = action.allowWildcard
@@ -236,8 +239,7 @@ class FileRun implements AsyncDisposable {
 				includePatterns: action.includePatterns,
 				excludePatterns: action.excludePatterns,
 				replaceExisting: action.alwaysReplaceExistingDestPaths,
-				// A second action could copy the same file again, or change the first one's copy.
-				mayLink: this.#input.op.actions.length === 1,
+				mayLink,
 			};
 			if (!(action.attemptUnpack && (await this.#unpack(request)))) {
 				requests.push(request);
