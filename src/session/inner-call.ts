@@ -3,6 +3,7 @@ import type { CallOptions, ClientStream, Metadata, Method, MethodKind } from "..
 import { decodeMessage, PieceReader, type WireMessage } from "../api/message-pieces.ts";
 import { httpError, metadataOf, rawHeader, readStatus } from "../api/metadata.ts";
 import { canceled, SlipwayError, toError } from "../errors/errors.ts";
+import { http2Code } from "./http2-frames.ts";
 
 /** What a call needs of its connection. */
 export interface CallHost {
@@ -11,10 +12,12 @@ export interface CallHost {
 	pump(call: HostedCall): void;
 	/** Bytes of the call were taken by its reader: the other side may send as many again. */
 	grant(call: HostedCall, bytes: number): void;
-	/** Ends the call at the other side. */
-	reset(call: HostedCall): void;
-	/** The call has ended. */
+	/** Ends the call's stream, if it is open: nothing more is sent or taken. */
+	reset(call: HostedCall, code: number): void;
+	/** The call's stream is closed. */
 	forget(call: HostedCall): void;
+	/** Calls back when the other side has read all that was sent, or never will. */
+	whenRead(listener: () => void): void;
 	/** Bytes that the tunnel has not taken yet. */
 	backlog(): number;
 }
@@ -31,7 +34,6 @@ export interface HostedCall {
 	pendingBytes: number;
 	readonly wantsEnd: boolean;
 	sentEnd: boolean;
-	readonly ended: boolean;
 	/** Less waits to be sent than did. */
 	onSent(): void;
 	onHeaders(fields: readonly string[], isLast: boolean): void;
@@ -79,6 +81,8 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 	#ungranted = 0;
 	#waiting: ((result: IteratorResult<In> | Promise<IteratorResult<In>>) => void) | undefined;
 	#answered = false;
+	/** The other side has ended the call; our readers and writers are told in a moment. */
+	#refused = false;
 	#end: { readonly error: SlipwayError | undefined } | undefined;
 
 	constructor(
@@ -109,10 +113,6 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 		}
 	}
 
-	get ended(): boolean {
-		return this.#end !== undefined;
-	}
-
 	send(message: Out): Promise<void> | undefined {
 		if (this.#end !== undefined) {
 			throw this.#end.error ?? ended;
@@ -120,13 +120,15 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 		if (this.wantsEnd) {
 			throw new SlipwayError("internal", "the call's direction has been closed");
 		}
-		for (const chunk of encodeFrame(this.#method.request, message)) {
-			this.pending.push(chunk);
-			this.pendingBytes += chunk.length;
-		}
-		this.#host.pump(this);
-		if (this.#room === undefined && this.#waitingBytes() <= sendLimitBytes) {
-			return undefined;
+		if (!this.#refused) {
+			for (const chunk of encodeFrame(this.#method.request, message)) {
+				this.pending.push(chunk);
+				this.pendingBytes += chunk.length;
+			}
+			this.#host.pump(this);
+			if (this.#room === undefined && this.#waitingBytes() <= sendLimitBytes) {
+				return undefined;
+			}
 		}
 		this.#room ??= Promise.withResolvers();
 		return this.#room.promise;
@@ -144,7 +146,7 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 	}
 
 	onSent(): void {
-		if (this.#room !== undefined && this.#waitingBytes() <= sendLimitBytes / 2) {
+		if (this.#room !== undefined && !this.#refused && this.#waitingBytes() <= sendLimitBytes / 2) {
 			this.#room.resolve();
 			this.#room = undefined;
 		}
@@ -182,14 +184,18 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 		if (this.#end !== undefined) {
 			return;
 		}
-		if (this.#answered) {
-			if (isLast) {
-				this.#onTrailers(fields);
-			}
+		const status = Number(rawHeader(fields, ":status") ?? 0);
+		const isInformational = !this.#answered && status >= 100 && status < 200;
+		if (isInformational ? isLast : this.#answered && !isLast) {
+			// RFC 9113, section 8.1: it would never end.
+			this.abandon(new SlipwayError("internal", "malformed headers: they are not where they may be"));
 			return;
 		}
-		const status = Number(rawHeader(fields, ":status") ?? 0);
-		if (status >= 100 && status < 200) {
+		if (this.#answered) {
+			this.#onTrailers(fields);
+			return;
+		}
+		if (isInformational) {
 			return;
 		}
 		this.#answered = true;
@@ -219,6 +225,10 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 			return;
 		}
 		this.#ungranted += bytes.length;
+		if (!this.#answered) {
+			this.abandon(new SlipwayError("internal", "data before its headers"));
+			return;
+		}
 		try {
 			this.#reader.push(bytes);
 		} catch (thrown) {
@@ -229,7 +239,7 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 	}
 
 	onEnd(): void {
-		this.finish(new SlipwayError("internal", "server closed the stream without sending trailers"));
+		this.abandon(new SlipwayError("internal", "server closed the stream without sending trailers"));
 	}
 
 	finish(error: SlipwayError | undefined): void {
@@ -241,8 +251,7 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 		clearTimeout(this.#deadline);
 		const gone = error ?? ended;
 		this.#headers.reject(gone);
-		this.pending.length = 0;
-		this.pendingBytes = 0;
+		this.#dropPending();
 		if (this.#room !== undefined) {
 			// Whoever did not wait for room must not be told of the end as an unhandled rejection.
 			this.#room.promise.catch(() => undefined);
@@ -261,7 +270,7 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 			this.#queue = [];
 			this.#head = 0;
 			this.#queuedBytes = 0;
-			this.#host.reset(this);
+			this.#host.reset(this, http2Code.cancel);
 			this.finish(error);
 		}
 	}
@@ -273,11 +282,27 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 			this.abandon(toError(thrown));
 			return;
 		}
-		if (!this.sentEnd) {
-			// The other side wants no more.
-			this.#host.reset(this);
+		const status = readStatus(fields);
+		if (this.sentEnd) {
+			this.finish(status);
+			return;
 		}
-		this.finish(readStatus(fields));
+		// The other side wants no more.
+		this.#host.reset(this, http2Code.none);
+		if (status === undefined) {
+			this.finish(status);
+			return;
+		}
+		this.#refused = true;
+		this.#dropPending();
+		// Whoever hears of it may end the build, and the client its connection. BuildKit's reads what comes after that as if buffers
+		// that it has used were part of it (session/grpchijack, `conn.Close`), and complains of our protocol: nothing must be under way then.
+		this.#host.whenRead(() => this.finish(status));
+	}
+
+	#dropPending(): void {
+		this.pending.length = 0;
+		this.pendingBytes = 0;
 	}
 
 	#onMessage(message: WireMessage): void {

@@ -19,9 +19,10 @@ interface Peer {
 	end(error?: Error): void;
 }
 
-function open(): Peer {
+/** A server that has begun with its settings. */
+function open(begin: Uint8Array = frame(4, 0, 0)): Peer {
 	const sent: Uint8Array[] = [];
-	const waiting: Uint8Array[] = [];
+	const waiting: Uint8Array[] = [begin];
 	let wake: () => void = () => {};
 	let ended: { readonly error: Error | undefined } | undefined;
 	const channel = openInnerChannel({
