@@ -1,29 +1,24 @@
-import { createReadStream, rmSync } from "node:fs";
-import type {
-	Archiver,
-	ByteSource,
-	FetchLayerRequest,
-	LayerBlob as WrittenBlob,
-} from "../archive/archive.ts";
+import { rmSync } from "node:fs";
+import type { Archiver, FetchLayerRequest, LayerBlob as WrittenBlob } from "../archive/archive.ts";
 import { adoptOrphans } from "../archive/extract-tree.ts";
-import { createLimit, type Limit } from "../async/limit.ts";
 import { createSingleFlight, type SingleFlight } from "../async/single-flight.ts";
-import type { ContentProvider, ContentStore, LocalContent, ReadOptions } from "../content/content.ts";
-import { hasCode, SlipwayError, toError, wrap } from "../errors/errors.ts";
+import type { ContentProvider, ContentStore, LocalContent } from "../content/content.ts";
+import { hasCode, type SlipwayError, toError, wrap } from "../errors/errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
-import { type Digest, isDigest } from "../oci/digest.ts";
-import { compressionOf, layerMediaType } from "../oci/media-types.ts";
 import type { SnapshotId, Snapshotter } from "../snapshot/snapshot.ts";
 import type { MountSpec } from "../sys/sys.ts";
+import { expectedOf } from "./blob-descriptors.ts";
 import type { BlobOptions, LayerBlob, RefWorkOptions } from "./cache.ts";
+import type { LayerBlobs } from "./layer-blobs.ts";
 import { countChunks, reportSpan } from "./layer-progress.ts";
+import { LayerWriter } from "./layer-writer.ts";
 import {
-	type BlobOrigin,
 	type CacheRecord,
 	layersBetween,
 	layersOf,
 	newSnapshotId,
 	sizeHolder,
+	snapshotOf,
 } from "./record.ts";
 import type { RecordTable } from "./record-table.ts";
 import type { TemporaryMounts } from "./temporary-mounts.ts";
@@ -33,6 +28,7 @@ export interface LayerFilesOptions {
 	readonly content: ContentStore & Partial<LocalContent>;
 	readonly snapshotter: Snapshotter;
 	readonly archiver: Archiver;
+	readonly blobs: LayerBlobs;
 	readonly mounts: TemporaryMounts;
 	/** For blobs, if the content store keeps no files. */
 	readonly temporaryPath: () => string;
@@ -41,26 +37,21 @@ export interface LayerFilesOptions {
 }
 
 /**
- * Annotation of a blob whose diff ID is not its layer's. It is ours alone: taken from a manifest it could make any bytes count as
- * a layer that others trust, so `fromLayers` leaves it out.
- */
-export const diffIdKey = "containerd.io/uncompressed";
-
-/** Registries and disks gain nothing from more. */
-const maxDownloads = 6;
-
-/**
- * Makes the files of records real, and blobs from files: each piece of work once, however many ask for it at the same time.
- * Layers of one image are downloaded in parallel; with overlayfs they are unpacked in
- * parallel too, as each has a directory of its own.
+ * Makes the files of records real: each piece of work once, however many ask for it at the same time. Layers of one image are
+ * downloaded in parallel (`LayerBlobs`); with overlayfs they are unpacked in parallel too, as each has a directory of its own. Blobs of
+ * what has none are made by `LayerWriter`.
  */
 export class LayerFiles {
 	readonly #options: LayerFilesOptions;
-	readonly #flights: SingleFlight<string, unknown> = createSingleFlight();
-	readonly #downloads: Limit = createLimit(maxDownloads);
+	readonly #flights: SingleFlight<string, void> = createSingleFlight();
+	readonly #blobs: LayerBlobs;
+
+	readonly #writer: LayerWriter;
 
 	constructor(options: LayerFilesOptions) {
 		this.#options = options;
+		this.#blobs = options.blobs;
+		this.#writer = new LayerWriter(options, this);
 	}
 
 	/** True if `stack` can be called. */
@@ -120,23 +111,13 @@ export class LayerFiles {
 
 	/** The blobs of the record's layers, lowest first. */
 	async blobs(record: CacheRecord, options: BlobOptions): Promise<readonly LayerBlob[]> {
-		return Promise.all(layersOf(record).map((layer) => this.#blob(layer, options)));
+		return Promise.all(layersOf(record).map((layer) => this.#writer.blob(layer, options)));
 	}
 
 	/** The same blobs if all of them are there. */
 	async knownBlobs(record: CacheRecord, options: BlobOptions): Promise<readonly LayerBlob[] | undefined> {
-		const found = await Promise.all(layersOf(record).map((layer) => this.#knownBlob(layer, options)));
+		const found = await Promise.all(layersOf(record).map((layer) => this.#blobs.knownBlob(layer, options)));
 		return found.every((blob) => blob !== undefined) ? found : undefined;
-	}
-
-	/** True if the bytes of a layer can be had in some way: as files, or as a blob here or elsewhere. */
-	async isAvailable(layer: CacheRecord): Promise<boolean> {
-		return layer.snapshot !== undefined || (await this.#reachableBlobs(layer)).length > 0;
-	}
-
-	/** Reads a layer's blob from here, or from where it can be fetched. */
-	provider(layer: CacheRecord): ContentProvider {
-		return { read: (descriptor, options) => this.#readAnywhere(layer, descriptor, options) };
 	}
 
 	#ownsFiles(record: CacheRecord): boolean {
@@ -158,13 +139,16 @@ export class LayerFiles {
 			await this.#unpackBeside(layer, parent, options);
 			return;
 		}
-		const [descriptor] = await Promise.all([this.#fetch(layer, options), this.makeReal(parent, options)]);
+		const [descriptor] = await Promise.all([
+			this.#blobs.fetch(layer, options),
+			this.makeReal(parent, options),
+		]);
 		await this.#unpackOnto(layer, descriptor, options);
 	}
 
 	async #unpackOnto(layer: CacheRecord, descriptor: Descriptor, options: RefWorkOptions): Promise<void> {
 		const parents = this.stack(layer.parents[0]);
-		await reportSpan(layer, options, `extracting ${descriptor.digest}`, "extract", () =>
+		await reportSpan(layer, options, `extracting ${descriptor.digest}`, "extracting", () =>
 			this.#extract(layer, { blobs: [{ layer, descriptor }], parents, detached: false }, options),
 		);
 	}
@@ -204,18 +188,18 @@ export class LayerFiles {
 	/** Unpacks the layer's blob into a new snapshot, from here or while it arrives. What fails in unpacking is an answer. */
 	async #unpackSomewhere(layer: CacheRecord, options: RefWorkOptions): Promise<UnpackedBlob> {
 		const { content, archiver } = this.#options;
-		const here = await this.#blobHere(layer);
+		const here = await this.#blobs.blobHere(layer);
 		if (here === undefined && content.adopt !== undefined && content.temporaryPath !== undefined) {
-			return this.#fromOrigins(layer, options, (descriptor, provider) =>
+			return this.#blobs.fromOrigins(layer, options, (descriptor, provider) =>
 				this.#fetchAndUnpack(layer, descriptor, provider, options),
 			);
 		}
-		const descriptor = here ?? (await this.#fetch(layer, options));
+		const descriptor = here ?? (await this.#blobs.fetch(layer, options));
 		const { id, request } = await this.#beginUnpacking(layer, descriptor, options);
 		try {
-			const unpacked = await reportSpan(layer, options, `extracting ${descriptor.digest}`, "extract", () =>
+			const unpacked = await reportSpan(layer, options, `extracting ${descriptor.digest}`, "extracting", () =>
 				archiver.extractLayer(
-					{ ...request, source: this.#source(layer, descriptor, options.signal) },
+					{ ...request, source: this.#blobs.source(layer, descriptor, options.signal) },
 					options,
 				),
 			);
@@ -244,7 +228,7 @@ export class LayerFiles {
 			const fetching = archiver.fetchLayer({ ...request, chunks, keepAt }, options);
 			// Only what is left to do after the last byte is shown as unpacking.
 			const shown = arrived.promise.then(() =>
-				reportSpan(layer, options, `extracting ${descriptor.digest}`, "extract", () => fetching),
+				reportSpan(layer, options, `extracting ${descriptor.digest}`, "extracting", () => fetching),
 			);
 			shown.catch(() => {});
 			const fetched = await fetching;
@@ -302,7 +286,7 @@ export class LayerFiles {
 
 	/** The difference of two trees that have no layers in common: a layer of changes, made by comparing them. */
 	async #buildDiff(record: CacheRecord, options: RefWorkOptions): Promise<void> {
-		const descriptor = await this.#writeBlob(record, {
+		const descriptor = await this.#writer.write(record, {
 			...options,
 			compression: "uncompressed",
 			force: false,
@@ -360,7 +344,7 @@ export class LayerFiles {
 			await this.makeReal(first, options);
 		}
 		const blobs = await Promise.all(
-			layers.map(async (layer) => ({ layer, descriptor: await this.#anyBlob(layer, options) })),
+			layers.map(async (layer) => ({ layer, descriptor: await this.#writer.anyBlob(layer, options) })),
 		);
 		const parents = shared && first !== undefined ? this.stack(first) : [];
 		await this.#extract(record, { blobs, parents, detached: false }, options);
@@ -385,7 +369,7 @@ export class LayerFiles {
 			const onChanges = snapshotter.stacking !== undefined && (parents.length > 0 || detached);
 			const extractInto = async (root: string, whiteouts: Snapshotter["whiteouts"]): Promise<void> => {
 				for (const { layer, descriptor } of from.blobs) {
-					const source = this.#source(layer, descriptor, signal);
+					const source = this.#blobs.source(layer, descriptor, signal);
 					const expected = expectedOf(layer, descriptor);
 					const request = { source, root, whiteouts, expected };
 					await archiver.extractLayer(whiteouts === "apply" ? request : { ...request, parents: below }, {
@@ -429,271 +413,6 @@ export class LayerFiles {
 		await snapshotter.remove(id);
 		return made;
 	}
-
-	#source(layer: CacheRecord, descriptor: Descriptor, signal: AbortSignal): ByteSource {
-		const path = this.#options.content.path?.(descriptor.digest);
-		return path === undefined
-			? { kind: "stream", chunks: this.#readAnywhere(layer, descriptor, { signal }) }
-			: { kind: "file", path };
-	}
-
-	/** The first of the layer's blobs that is here. */
-	async #blobHere(layer: CacheRecord): Promise<Descriptor | undefined> {
-		for (const descriptor of layer.blobs.values()) {
-			if ((await this.#options.content.info(descriptor.digest)) !== undefined) {
-				return descriptor;
-			}
-		}
-		return undefined;
-	}
-
-	/** Brings one of the layer's blobs here. */
-	async #fetch(layer: CacheRecord, options: RefWorkOptions): Promise<Descriptor> {
-		const here = await this.#blobHere(layer);
-		if (here !== undefined) {
-			return here;
-		}
-		return this.#fromOrigins(layer, options, async (descriptor, provider) => {
-			const chunks = provider.read(descriptor, options);
-			await this.#options.content.write(countChunks(chunks, layer, options, descriptor), {
-				expected: { digest: descriptor.digest, size: descriptor.size },
-				signal: options.signal,
-			});
-			return descriptor;
-		});
-	}
-
-	/** Tries one blob after the other from one place after the other, until one can be had. */
-	async #fromOrigins<T>(
-		layer: CacheRecord,
-		options: RefWorkOptions,
-		fetch: (descriptor: Descriptor, provider: ContentProvider) => Promise<T>,
-	): Promise<T> {
-		let failure: unknown;
-		for (const descriptor of layer.blobs.values()) {
-			for (const { provider } of originsOf(layer, descriptor)) {
-				try {
-					using _slot = await this.#downloads.acquire(options);
-					return await fetch(descriptor, provider);
-				} catch (thrown) {
-					if (options.signal.aborted) {
-						throw toError(options.signal.reason);
-					}
-					failure ??= thrown;
-				}
-			}
-		}
-		throw failure === undefined
-			? new SlipwayError("not-found", `files of layer ${layer.id} are gone and nobody can provide them`)
-			: wrap(failure, `failed to copy layer ${[...layer.blobs.keys()].join(", ")}`);
-	}
-
-	async #blob(layer: CacheRecord, options: BlobOptions): Promise<LayerBlob> {
-		const known = await this.#knownBlob(layer, options);
-		if (known !== undefined) {
-			return known;
-		}
-		const descriptor = (await this.#flights.run(
-			`blob ${layer.id} ${options.compression} ${options.level ?? ""}`,
-			(signal) => this.#writeBlob(layer, { ...options, signal }),
-			options,
-		)) as Descriptor;
-		return this.#describeBlob(layer, descriptor);
-	}
-
-	async #knownBlob(layer: CacheRecord, options: BlobOptions): Promise<LayerBlob | undefined> {
-		const wanted = (descriptor: Descriptor): boolean => kindOf(descriptor) === options.compression;
-		const known = await this.#reachableBlobs(layer);
-		// Unforced it is the layer's first blob, wherever that is and whatever was made of it since.
-		const descriptor = options.force
-			? known.find(wanted)
-			: [...layer.blobs.values()].find((each) => known.includes(each));
-		return descriptor === undefined ? undefined : this.#describeBlob(layer, descriptor);
-	}
-
-	#describeBlob(layer: CacheRecord, descriptor: Descriptor): LayerBlob {
-		const diffId = diffIdOf(layer, descriptor);
-		if (diffId === undefined) {
-			throw new SlipwayError("internal", `layer ${layer.id} has a blob without a diff id`);
-		}
-		return {
-			descriptor,
-			diffId,
-			...(layer.diffId === undefined || layer.diffId === diffId ? {} : { plainDiffId: layer.diffId }),
-			createdAt: layer.createdAt,
-			description: layer.description,
-			provider: this.provider(layer),
-		};
-	}
-
-	/** Blobs whose bytes can be had, those that are here first. */
-	async #reachableBlobs(layer: CacheRecord): Promise<readonly Descriptor[]> {
-		const here: Descriptor[] = [];
-		const elsewhere: Descriptor[] = [];
-		for (const descriptor of layer.blobs.values()) {
-			const local = (await this.#options.content.info(descriptor.digest)) !== undefined;
-			if (local) {
-				here.push(descriptor);
-			} else if (originsOf(layer, descriptor).length > 0) {
-				elsewhere.push(descriptor);
-			}
-		}
-		return [...here, ...elsewhere];
-	}
-
-	/** A blob whose bytes are here, in whatever compression. */
-	async #anyBlob(layer: CacheRecord, options: RefWorkOptions): Promise<Descriptor> {
-		const [known] = await this.#reachableBlobs(layer);
-		return known === undefined
-			? (await this.#blob(layer, { ...options, compression: "uncompressed", force: false })).descriptor
-			: this.#fetch(layer, options);
-	}
-
-	/** From a blob of another compression, or from files. */
-	async #writeBlob(layer: CacheRecord, options: BlobOptions): Promise<Descriptor> {
-		const { archiver, content, table } = this.#options;
-		const { signal, level } = options;
-		const compression = { kind: options.compression, ...(level === undefined ? {} : { level }) };
-		const dest = content.temporaryPath?.() ?? this.#options.temporaryPath();
-		let written: WrittenBlob;
-		const [other] = await this.#reachableBlobs(layer);
-		if (other !== undefined) {
-			const descriptor = await this.#fetch(layer, options);
-			written = await archiver.convertLayer(
-				{
-					source: this.#source(layer, descriptor, signal),
-					dest,
-					compression,
-					expected: { digest: descriptor.digest, size: descriptor.size },
-				},
-				{ signal },
-			);
-		} else {
-			written = await this.#writeFiles(layer, dest, compression, options);
-		}
-		if (!isDigest(written.digest) || !isDigest(written.diffId)) {
-			throw new SlipwayError("internal", `layer writer gave an invalid digest for layer ${layer.id}`);
-		}
-		const descriptor = describeWritten(layer, written);
-		await this.#adopt(dest, descriptor, signal);
-		table.transaction(() => {
-			table.addBlob(layer, descriptor);
-			if (layer.diffId === undefined) {
-				table.setDiffId(layer, (written.toc?.plainDiffId ?? written.diffId) as Digest);
-			} else {
-				table.save(layer);
-			}
-		});
-		return descriptor;
-	}
-
-	async #writeFiles(
-		layer: CacheRecord,
-		dest: string,
-		compression: { readonly kind: BlobOptions["compression"]; readonly level?: number },
-		options: RefWorkOptions,
-	): Promise<WrittenBlob> {
-		const { archiver, mounts, snapshotter } = this.#options;
-		const { signal } = options;
-		if (layer.kind === "diff") {
-			const [lower, upper] = layer.parents;
-			await Promise.all([this.makeReal(lower, options), this.makeReal(upper, options)]);
-			return mounts.use(this.view(lower), (base) =>
-				mounts.use(this.view(upper), (target) =>
-					archiver.writeLayer({ source: { kind: "diff", target, base }, dest, compression }, { signal }),
-				),
-			);
-		}
-		await this.makeReal(layer, options);
-		const [parent] = layer.parents;
-		const files = snapshotter.layer(snapshotOf(layer), this.stack(parent));
-		if (files.kind === "tree") {
-			const { dir: target, base } = files;
-			const source = { kind: "diff", target, ...(base === undefined ? {} : { base }) } as const;
-			return archiver.writeLayer({ source, dest, compression }, { signal });
-		}
-		const upper = files.dir;
-		if (parent === undefined) {
-			return archiver.writeLayer({ source: { kind: "overlay", upper }, dest, compression }, { signal });
-		}
-		return mounts.use(this.view(parent), (base) =>
-			archiver.writeLayer({ source: { kind: "overlay", upper, base }, dest, compression }, { signal }),
-		);
-	}
-
-	async #adopt(file: string, descriptor: Descriptor, signal: AbortSignal): Promise<void> {
-		const { content } = this.#options;
-		if (content.adopt !== undefined) {
-			await content.adopt(file, descriptor);
-			return;
-		}
-		try {
-			await content.write(createReadStream(file), { expected: descriptor, signal });
-		} finally {
-			rmSync(file, { force: true });
-		}
-	}
-
-	async *#readAnywhere(
-		layer: CacheRecord,
-		descriptor: Descriptor,
-		options: ReadOptions,
-	): AsyncGenerator<Uint8Array, void> {
-		if ((await this.#options.content.info(descriptor.digest)) !== undefined) {
-			yield* this.#options.content.read(descriptor.digest, options);
-			return;
-		}
-		const [origin] = originsOf(layer, descriptor);
-		if (origin === undefined) {
-			throw new SlipwayError("not-found", `blob ${descriptor.digest} of layer ${layer.id} is gone`);
-		}
-		yield* origin.provider.read(descriptor, options);
-	}
-}
-
-/** Where a blob of the layer may be had. A copy: others come and go meanwhile. */
-function originsOf({ origins }: CacheRecord, { digest }: Descriptor): readonly BlobOrigin[] {
-	return origins.filter(({ isLost }) => isLost?.(digest) !== true);
-}
-
-/** Of a layer's blob: the table of contents of eStargz, and the size with it, as others look for them. */
-const tocDigestKey = "containerd.io/snapshot/stargz/toc.digest";
-const tocSizeKey = "io.containers.estargz.uncompressed-size";
-
-function kindOf({ annotations, mediaType }: Descriptor): BlobOptions["compression"] | undefined {
-	return annotations?.[tocDigestKey] === undefined ? compressionOf(mediaType) : "estargz";
-}
-
-/** What the layer's blob is uncompressed: with or without a table of contents it is another thing. */
-function diffIdOf(layer: CacheRecord, { annotations }: Descriptor): Digest | undefined {
-	const own = annotations?.[diffIdKey];
-	return own !== undefined && isDigest(own) ? own : layer.diffId;
-}
-
-function expectedOf(
-	layer: CacheRecord,
-	descriptor: Descriptor,
-): { readonly digest: Digest; readonly size: number; readonly diffId?: Digest } {
-	const { digest, size } = descriptor;
-	const diffId = diffIdOf(layer, descriptor);
-	return { digest, size, ...(diffId === undefined ? {} : { diffId }) };
-}
-
-function describeWritten(layer: CacheRecord, written: WrittenBlob): Descriptor {
-	const { toc, diffId, compression, digest, size } = written;
-	const plain = layer.diffId ?? toc?.plainDiffId ?? diffId;
-	const annotations = {
-		...(plain === diffId ? {} : { [diffIdKey]: diffId }),
-		...(toc === undefined
-			? {}
-			: { [tocDigestKey]: toc.digest, [tocSizeKey]: String(written.uncompressedSize) }),
-	};
-	return {
-		mediaType: layerMediaType(compression, "oci"),
-		digest: digest as Digest,
-		size,
-		...(Object.keys(annotations).length === 0 ? {} : { annotations }),
-	};
 }
 
 /** A snapshot with a layer's files, or why there are none; the blob is here in both cases. */
@@ -702,13 +421,6 @@ interface UnpackedBlob {
 	readonly descriptor: Descriptor;
 	readonly unpacked: WrittenBlob | undefined;
 	readonly failure: SlipwayError | undefined;
-}
-
-function snapshotOf(record: CacheRecord): SnapshotId {
-	if (record.snapshot === undefined) {
-		throw new SlipwayError("internal", `cache record ${record.id} is used before it has files`);
-	}
-	return record.snapshot;
 }
 
 /** True if a layer stands on just those that it was made on. */

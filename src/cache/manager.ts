@@ -10,6 +10,7 @@ import type { Descriptor } from "../oci/descriptor.ts";
 import type { Digest } from "../oci/digest.ts";
 import type { SnapshotId, Snapshotter, SnapshotUsage } from "../snapshot/snapshot.ts";
 import type { MountSpec } from "../sys/sys.ts";
+import { diffIdKey } from "./blob-descriptors.ts";
 import type {
 	BlobOptions,
 	CacheManager,
@@ -27,7 +28,8 @@ import type {
 	UsageRecord,
 } from "./cache.ts";
 import { DigestCache } from "./content-digests.ts";
-import { diffIdKey, LayerFiles } from "./layer-files.ts";
+import { LayerBlobs } from "./layer-blobs.ts";
+import { LayerFiles } from "./layer-files.ts";
 import {
 	type CacheRecord,
 	createRecord,
@@ -115,6 +117,7 @@ class Manager implements CacheManager, RefOwner {
 	readonly #options: OpenCacheOptions;
 	readonly #table: RecordTable;
 	readonly #files: LayerFiles;
+	readonly #blobs: LayerBlobs;
 	readonly #digests: DigestCache;
 	readonly #closing = new AbortController();
 	/** Removals that nobody waits for. */
@@ -133,9 +136,11 @@ class Manager implements CacheManager, RefOwner {
 		this.#options = options;
 		this.#table = table;
 		const { content, snapshotter, pool, database, warn } = options;
+		this.#blobs = new LayerBlobs(content);
 		this.#files = new LayerFiles({
 			table,
 			content,
+			blobs: this.#blobs,
 			snapshotter,
 			archiver: options.archiver ?? createArchiver(pool),
 			mounts,
@@ -631,7 +636,7 @@ class Manager implements CacheManager, RefOwner {
 				part.size = undefined;
 				this.#table.save(part);
 			}
-			if (part.kind !== "layer" || (await this.#files.isAvailable(part))) {
+			if (part.kind !== "layer" || (await this.#blobs.isAvailable(part))) {
 				continue;
 			}
 			const lost = damaged ? withDescendants([part]) : [];

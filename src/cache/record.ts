@@ -1,4 +1,5 @@
 import type { ContentProvider } from "../content/content.ts";
+import { SlipwayError } from "../errors/errors.ts";
 import type { Descriptor } from "../oci/descriptor.ts";
 import type { Digest } from "../oci/digest.ts";
 import { randomBase36 } from "../oci/identity.ts";
@@ -155,4 +156,12 @@ export function layersBetween(
 	return below.length <= all.length && below.every((layer, index) => layer === all[index])
 		? all.slice(below.length)
 		: undefined;
+}
+
+/** Of a record that is real. */
+export function snapshotOf(record: CacheRecord): SnapshotId {
+	if (record.snapshot === undefined) {
+		throw new SlipwayError("internal", `cache record ${record.id} is used before it has files`);
+	}
+	return record.snapshot;
 }
