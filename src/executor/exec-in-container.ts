@@ -1,12 +1,12 @@
 import { randomBytes } from "node:crypto";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { canceled, SlipwayError } from "../errors/errors.ts";
+import { canceled } from "../errors/errors.ts";
 import type { RuntimeSpec } from "../oci/runtime-spec.ts";
 import type { ExecOptions, ExitStatus } from "./executor.ts";
 import { lookupUser } from "./passwd.ts";
 import { runProcess } from "./process-io.ts";
-import { execCommand, type Runtime, readRuntimeLog, runtimeEnvironment } from "./runtime.ts";
+import { execCommand, notStarted, type Runtime, readRuntimeLog, runtimeEnvironment } from "./runtime.ts";
 
 export interface ExecPlaces {
 	/** Of the container. */
@@ -41,7 +41,7 @@ export async function execInContainer(
 		}
 		const log = status.code === 0 ? undefined : readRuntimeLog(files.logFile);
 		if (log !== undefined) {
-			throw new SlipwayError("unknown", `${runtime.name} could not start the process: ${log}`);
+			throw notStarted(runtime, status.code, log);
 		}
 		return { code: status.code, outOfMemory: false };
 	} finally {

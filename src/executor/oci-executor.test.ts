@@ -14,7 +14,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { SlipwayError } from "../errors/errors.ts";
+import { findDetail, SlipwayError } from "../errors/errors.ts";
 import { listMounts, setPropagation } from "../sys/mount.ts";
 import { unshare } from "../sys/namespace.ts";
 import { hideUnifiedHierarchy } from "./cgroups.ts";
@@ -203,7 +203,9 @@ test("run says so when the program does not exist", async () => {
 	await assert.rejects(
 		run("", { process: { args: ["/bin/nope"], env: [], cwd: "/", user: "" } }),
 		(error: unknown) =>
-			error instanceof SlipwayError && /could not start the process: .*nope/.test(error.message),
+			error instanceof SlipwayError &&
+			/^exit code: 1: .* could not start the process: .*nope/.test(error.message) &&
+			findDetail(error, "exit")?.code === 1,
 	);
 	assert.deepEqual(readdirSync(join(dir, "executor/containers")), []);
 });

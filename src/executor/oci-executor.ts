@@ -17,7 +17,14 @@ import type { StepNetwork } from "./network.ts";
 import type { Networks } from "./networks.ts";
 import { lookupUser } from "./passwd.ts";
 import { runProcess } from "./process-io.ts";
-import { deleteContainer, type Runtime, readRuntimeLog, runCommand, runtimeEnvironment } from "./runtime.ts";
+import {
+	deleteContainer,
+	notStarted,
+	type Runtime,
+	readRuntimeLog,
+	runCommand,
+	runtimeEnvironment,
+} from "./runtime.ts";
 import { createStepCgroup, removeStepCgroup, type StepCgroup } from "./step-cgroup.ts";
 import { makeDirectories } from "./working-directory.ts";
 
@@ -178,7 +185,7 @@ class OciExecutor implements Executor {
 			throw canceled(run.signal.reason);
 		}
 		if (log !== undefined) {
-			throw new SlipwayError("unknown", `${runtime.name} could not start the process: ${log}`);
+			throw notStarted(runtime, status.code, log);
 		}
 		return { code: status.code, outOfMemory };
 	}

@@ -90,6 +90,13 @@ function logTo(runtime: Runtime, logFile: string): [string, ...string[]] {
 	return [runtime.path, ...groups, "--root", runtime.stateDir, "--log", logFile, "--log-format", "json"];
 }
 
+/** As in BuildKit the exit code of the runtime stands for that of the process which never was; the runtime's own words follow. */
+export function notStarted({ name }: Runtime, code: number, log: string): SlipwayError {
+	return new SlipwayError("unknown", `exit code: ${code}: ${name} could not start the process: ${log}`, {
+		details: [{ kind: "exit", code }],
+	});
+}
+
 /** Removes what the runtime knows of a container, and ends its processes. One that it does not know is no error. */
 export async function deleteContainer(runtime: Runtime, id: string): Promise<void> {
 	const child = spawn({

@@ -43,6 +43,7 @@ test("createCapabilitySet: what a server has said, in the words of BuildKit's cl
 	assert.ok(!set.has("file.base"));
 	assert.ok(!set.has("from.the.future"));
 	assert.ok(ownCapabilities.has("file.base"));
+	assert.ok(!ownCapabilities.has("source.http.signatureverify"));
 	set.require("mergeop");
 	const messages = {
 		diffop: "requested experimental feature diffop  has been disabled on the build server: not here",

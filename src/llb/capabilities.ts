@@ -77,9 +77,24 @@ export const llbCapabilities: ReadonlyMap<string, Capability> = new Map(
 		.map((capability) => [capability.id, capability]),
 );
 
+/**
+ * What of BuildKit's this server has not. These are left out rather than listed as disabled, since clients (docker buildx) look
+ * for the name alone. Steps that need them anyway are refused by whatever would have to do it, with a reason.
+ *
+ * `exporter.image.attestations` is listed although there are none yet: without it docker buildx, bake and compose fail builds that
+ * ask for provenance, which here succeed with a warning.
+ */
+const missing: ReadonlySet<string> = new Set([
+	"exec.meta.network.proxy",
+	"source.git.bundle",
+	"source.git.checkoutbundle",
+	"source.git.signatureverify",
+	"source.http.signatureverify",
+]);
+
 /** What this server says about itself. */
 export function listCapabilities(): readonly CapabilityState[] {
-	return [...llbCapabilities.keys()].map((id) => ({ id, enabled: true }));
+	return [...llbCapabilities.keys()].filter((id) => !missing.has(id)).map((id) => ({ id, enabled: true }));
 }
 
 /** Throws `unimplemented` if an op needs what this server has not. */

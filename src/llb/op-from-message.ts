@@ -174,7 +174,10 @@ function fromMount(mount: pb.Mount, inputs: number): Mount {
 		case pb.MountType.BIND:
 			return { kind: "bind", ...plain, ...fromMountNumbers(mount, inputs) };
 		case pb.MountType.CACHE: {
-			const { ID: id = "", sharing = pb.CacheSharingOpt.SHARED } = mount.cacheOpt ?? {};
+			if (mount.cacheOpt === undefined) {
+				throw new SlipwayError("invalid-argument", "missing cache mount options");
+			}
+			const { ID: id, sharing } = mount.cacheOpt;
 			return {
 				kind: "cache",
 				...plain,

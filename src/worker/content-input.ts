@@ -1,4 +1,4 @@
-import { SlipwayError } from "../errors/errors.ts";
+import { SlipwayError, wrap } from "../errors/errors.ts";
 import { type ContentSelector, contentListDigest, type InputDependency } from "../llb/cache-digest.ts";
 import type { LoadedOp } from "../llb/llb.ts";
 import { type Digest, sha256 } from "../oci/digest.ts";
@@ -45,7 +45,10 @@ async function digestOf(
 async function partDigest(ref: Output, part: ContentSelector, signal: AbortSignal): Promise<Digest> {
 	const path = cleanPath(`/${part.path}`) + (part.path.length > 1 && part.path.endsWith("/") ? "/" : "");
 	if (ref !== undefined) {
-		return await ref.digests.digest(path, { ...part, signal });
+		return await ref.digests.digest(path, { ...part, signal }).catch((error: unknown) => {
+			signal.throwIfAborted();
+			throw wrap(error, `failed to calculate checksum of ref ${ref.id}`);
+		});
 	}
 	if (path !== "/") {
 		throw new SlipwayError("not-found", `${path}: no such file or directory`);

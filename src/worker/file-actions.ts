@@ -152,7 +152,7 @@ export function findMatches(root: string, path: string, followLinks: boolean): r
 export function copyPath(request: CopyRequest, check: () => void): void {
 	const { root, sourceRoot, dest } = request;
 	const source = sourceFor(request);
-	const isDirectory = inRoot(sourceRoot, request.source, () => lstatSync(source).isDirectory());
+	const isDirectory = changing(sourceRoot, request.source, "lstat", () => lstatSync(source).isDirectory());
 	inRoot(root, dest, () =>
 		inRoot(sourceRoot, request.source, () => {
 			const options = {
@@ -276,9 +276,9 @@ function inRoot<T>(root: string, path: string, work: () => T): T {
 }
 
 /** As Go says it, which is what people find when they look for the message. */
-function changing(root: string, path: string, call: string, work: () => void): void {
+function changing<T>(root: string, path: string, call: string, work: () => T): T {
 	try {
-		work();
+		return work();
 	} catch (thrown) {
 		const error = toError(thrown);
 		const errno = findDetail(error, "errno")?.errno ?? "";

@@ -2,7 +2,7 @@ import { constants } from "node:os";
 import type * as pb from "../../api/generated/gateway.ts";
 import type { MessageStream, ServerCall } from "../../api/grpc.ts";
 import { statusOf } from "../../api/status.ts";
-import { SlipwayError } from "../../errors/errors.ts";
+import { findDetail, SlipwayError } from "../../errors/errors.ts";
 import type { SecurityMode } from "../../llb/op.ts";
 import type { ContainerProcess, FrontendContainer } from "../frontend.ts";
 import { wireError } from "../wire-error.ts";
@@ -165,7 +165,7 @@ class ExecProcess {
 				exit = { Code: code, Error: statusOf(error) };
 			}
 		} catch (error) {
-			exit = { Code: unknownExit, Error: statusOf(wireError(error)) };
+			exit = { Code: findDetail(error, "exit")?.code ?? unknownExit, Error: statusOf(wireError(error)) };
 		}
 		this.#stdin?.stop();
 		for (const fd of this.#init.Fds) {
