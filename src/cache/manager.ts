@@ -28,6 +28,7 @@ import type {
 	UsageRecord,
 } from "./cache.ts";
 import { DigestCache } from "./content-digests.ts";
+import { DiskUse } from "./disk-use.ts";
 import { LayerBlobs } from "./layer-blobs.ts";
 import { LayerFiles } from "./layer-files.ts";
 import {
@@ -42,21 +43,7 @@ import { nextChainId, RecordTable } from "./record-table.ts";
 import { createImmutableRef, createMutableRef, ownSnapshots, type RefOwner, recordOf } from "./refs.ts";
 import { sweep, withDescendants } from "./sweep.ts";
 import { TemporaryMounts } from "./temporary-mounts.ts";
-import {
-	describeOther,
-	describeRecord,
-	isInUse,
-	isShown,
-	type MeasureOptions,
-	measureOtherBlobs,
-	measureRecord,
-	nothingShared,
-	pruneCandidates,
-	type RecordUsage,
-	removeUnnamedBlobs,
-	shareFiles,
-	shareOut,
-} from "./usage.ts";
+import { isInUse, shareFiles } from "./usage.ts";
 
 export interface OpenCacheOptions {
 	/** For what is under way: mount points and half-made blobs. Empty between runs. */
@@ -119,6 +106,7 @@ class Manager implements CacheManager, RefOwner {
 	readonly #files: LayerFiles;
 	readonly #blobs: LayerBlobs;
 	readonly #digests: DigestCache;
+	readonly #disk: DiskUse;
 	readonly #closing = new AbortController();
 	/** Removals that nobody waits for. */
 	readonly #background = new Set<Promise<void>>();
@@ -152,6 +140,13 @@ class Manager implements CacheManager, RefOwner {
 			warn,
 		});
 		this.#digests = new DigestCache({ database, pool, mounts, warn });
+		this.#disk = new DiskUse({
+			...options,
+			table,
+			removesBlobs: options.keptBlobs !== undefined,
+			keptBlobs: () => this.#keptBlobs(),
+			remove: (records) => this.#remove(records),
+		});
 		this.#removeSnapshots(unnamed);
 	}
 
@@ -294,147 +289,12 @@ class Manager implements CacheManager, RefOwner {
 		return this.#table.search(index);
 	}
 
-	async usage({ signal }: { readonly signal: AbortSignal }): Promise<readonly UsageRecord[]> {
-		const options = await this.#measuring(signal);
-		const records = await this.#recordUsage(options);
-		const blobs = await measureOtherBlobs(options);
-		const others = this.#options.otherFiles?.();
-		return [
-			...records,
-			...(blobs.inodes === 0
-				? []
-				: [describeOther("images", "blobs of named images and of the history", blobs)]),
-			...(others === undefined ? [] : [describeOther("metadata", describedOthers, others)]),
-		];
+	usage(options: { readonly signal: AbortSignal }): Promise<readonly UsageRecord[]> {
+		return this.#disk.usage(options);
 	}
 
-	async #recordUsage(options: MeasureOptions): Promise<readonly UsageRecord[]> {
-		const measured = [];
-		for (const record of [...this.#table.all()].filter(isShown)) {
-			options.signal.throwIfAborted();
-			if (record.removed) {
-				continue;
-			}
-			const writing = record.mutable && record.handles > 0;
-			measured.push({ record, usage: writing ? nothingUsed : await measureRecord(record, options) });
-		}
-		const usage = await shareOut(measured);
-		return measured.map(({ record }) =>
-			describeRecord(record, usage.get(record) ?? nothingUsed, {
-				inUse: isInUse(record),
-				shared: this.#isShared(record),
-			}),
-		);
-	}
-
-	async *prune(options: PruneOptions): AsyncGenerator<UsageRecord, void> {
-		const before = this.#options.otherFiles?.();
-		let removed = false;
-		try {
-			for await (const line of this.#pruneRecords(options)) {
-				removed = true;
-				yield line;
-			}
-			const line = await this.#pruneBlobs(options);
-			if (line !== undefined) {
-				yield line;
-			}
-		} finally {
-			if (removed) {
-				this.#options.afterPrune?.();
-			}
-		}
-		const after = removed ? this.#options.otherFiles?.() : undefined;
-		if (before !== undefined && after !== undefined && after.bytes < before.bytes) {
-			const bytes = before.bytes - after.bytes;
-			const line = describeOther("metadata", describedOthers, { bytes, inodes: 0, inUse: false });
-			if (options.matches?.(line) !== false) {
-				yield line;
-			}
-		}
-	}
-
-	async #pruneBlobs({
-		matches,
-		keepDurationMs = 0,
-		keepBytes,
-		signal,
-	}: PruneOptions): Promise<UsageRecord | undefined> {
-		const describe = (usage: SnapshotUsage): UsageRecord =>
-			describeOther("blobs", "blobs that nothing names any more", { ...usage, inUse: false });
-		if (this.#options.keptBlobs === undefined || matches?.(describe(nothingUsed)) === false) {
-			return undefined;
-		}
-		// A build may be about to name what is there already.
-		if ([...this.#table.all()].some(({ handles }) => handles > 0)) {
-			return undefined;
-		}
-		const usage = await removeUnnamedBlobs(await this.#measuring(signal), {
-			// Under a limit only what is of no use: documents of images spare a question to their registry.
-			olderThanMs: Math.max(keepDurationMs, keepBytes === undefined ? youngBlobMs : documentMs),
-			removed: (digest) => this.#options.blobRemoved?.(digest),
-		});
-		return usage.inodes === 0 ? undefined : describe(usage);
-	}
-
-	async *#pruneRecords(options: PruneOptions): AsyncGenerator<UsageRecord, void> {
-		const { signal, keepBytes, usedAtMostBytes = Number.POSITIVE_INFINITY } = options;
-		if (keepBytes !== undefined && usedAtMostBytes <= keepBytes) {
-			return;
-		}
-		let measuring: MeasureOptions | undefined;
-		let used: number | undefined;
-		const skipped = new Set<CacheRecord>();
-		const describe = (record: CacheRecord, usage: SnapshotUsage): UsageRecord =>
-			describeRecord(record, usage, { inUse: false, shared: this.#isShared(record) });
-		for (;;) {
-			signal.throwIfAborted();
-			const candidates = pruneCandidates(
-				this.#table.all(),
-				(record) => this.#isShared(record),
-				options,
-				Date.now(),
-			).filter((record) => {
-				if (!skipped.has(record) && options.matches?.(describe(record, nothingUsed)) === false) {
-					skipped.add(record);
-				}
-				return !skipped.has(record);
-			});
-			if (candidates.length === 0) {
-				return;
-			}
-			measuring ??= await this.#measuring(signal);
-			if (keepBytes !== undefined) {
-				used ??= (await this.#recordUsage(measuring)).reduce(
-					(sum, record) => sum + (record.shared ? 0 : record.bytes),
-					0,
-				);
-				if (used <= keepBytes) {
-					return;
-				}
-			}
-			for (const record of candidates) {
-				signal.throwIfAborted();
-				const usage = await measureRecord(record, { ...measuring, alone: true });
-				const line = describe(record, usage);
-				// Somebody may have taken it while it was measured.
-				if (record.removed || isInUse(record) || record.children.size > 0 || !isShown(record)) {
-					continue;
-				}
-				await this.#remove(withDescendants([record]));
-				used = used === undefined ? undefined : used - usage.bytes;
-				yield line;
-				if (keepBytes !== undefined) {
-					// What stood under it may be worth less than what came next.
-					break;
-				}
-			}
-		}
-	}
-
-	async #measuring(signal: AbortSignal): Promise<MeasureOptions> {
-		const { content, snapshotter, pool } = this.#options;
-		return { table: this.#table, content, snapshotter, pool, kept: await this.#keptBlobs(), signal };
+	prune(options: PruneOptions): AsyncGenerator<UsageRecord, void> {
+		return this.#disk.prune(options);
 	}
 
 	async [Symbol.asyncDispose](): Promise<void> {
@@ -648,13 +508,6 @@ class Manager implements CacheManager, RefOwner {
 		return true;
 	}
 
-	#isShared(record: CacheRecord): boolean {
-		const { isShared } = this.#options;
-		const diffIds = isShared === undefined ? [] : layersOf(record).flatMap((layer) => layer.diffId ?? []);
-		return isShared !== undefined && diffIds.length > 0 && isShared(diffIds);
-	}
-
-	/** Records first, files after: what is left by a crash in between is swept. */
 	async #remove(records: readonly CacheRecord[]): Promise<void> {
 		await this.#removeFiles(this.#removeRows(records));
 	}
@@ -730,14 +583,7 @@ interface LeftFiles {
 	readonly blobs: ReadonlySet<Digest>;
 }
 
-const describedOthers = "databases and other small files";
-
-/** More than there is between the writing of an image's documents and that of its name. */
-const youngBlobMs = 60_000;
-const documentMs = 24 * 3_600_000;
-
 const noBlobs: ReadonlySet<Digest> = new Set();
-const nothingUsed: RecordUsage = { bytes: 0, inodes: 0, shared: nothingShared };
 
 function withoutDiffId(descriptor: Descriptor): Descriptor {
 	const { [diffIdKey]: _, ...annotations } = descriptor.annotations ?? {};
