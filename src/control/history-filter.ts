@@ -1,11 +1,11 @@
 import type { BuildHistoryRecord } from "../api/generated/control.ts";
 import { millisecondsOf } from "../api/timestamps.ts";
-import { SlipwayError } from "../errors/errors.ts";
+import { SlipwayError, wrap } from "../errors/errors.ts";
 import { parseGitRemote } from "../llb/git-remote.ts";
 import { csvFields } from "../oci/csv-fields.ts";
 import { parseGoDuration } from "../oci/go-duration.ts";
 import { goTimeToMs, parseGoTime } from "../oci/go-time.ts";
-import { parseFilters } from "./service-filter.ts";
+import { type Filter, parseFilters } from "./service-filter.ts";
 
 type RecordFilter = (record: BuildHistoryRecord) => boolean;
 
@@ -42,8 +42,16 @@ function parseRecordFilter(text: string): RecordFilter {
 			tests.push(test);
 		}
 	}
-	const matches = parseFilters([others.join(",")]);
+	const matches = staticFilter(others, text);
 	return (record) => tests.every((test) => test(record)) && matches(([name]) => fieldOf(record, name));
+}
+
+function staticFilter(fields: readonly string[], text: string): Filter {
+	try {
+		return parseFilters([fields.join(",")]);
+	} catch (error) {
+		throw wrap(error, `failed to parse history filters ${text}`);
+	}
 }
 
 function parseTimeFilter(field: string): RecordFilter | undefined {

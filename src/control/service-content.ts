@@ -1,20 +1,25 @@
+import { statSync } from "node:fs";
 import type * as messages from "../api/generated/content.ts";
 import type { ServedMethod } from "../api/grpc.ts";
 import { serve } from "../api/grpc-server.ts";
 import { content } from "../api/services/content.ts";
-import type { BlobInfo, ContentReader, ContentStore } from "../content/content.ts";
-import { SlipwayError } from "../errors/errors.ts";
+import { timestampOf } from "../api/timestamps.ts";
+import type { BlobInfo, ContentStore, LocalContent } from "../content/content.ts";
+import { SlipwayError, wrap } from "../errors/errors.ts";
 import { type Digest, isDigest } from "../oci/digest.ts";
+import { type Filter, parseFilters } from "./service-filter.ts";
 
 /** Blobs in one message; containerd's. */
 const infosPerMessage = 100;
 const maxReadBytes = 1 << 20;
 
+type ServedContent = ContentStore & Partial<Pick<LocalContent, "path">>;
+
 /** containerd's content API over the history's blobs and then the builder's, for reading only. */
-export function contentMethods(stores: readonly ContentStore[]): readonly ServedMethod[] {
+export function contentMethods(stores: readonly ServedContent[]): readonly ServedMethod[] {
 	const find = async (
 		digest: Digest,
-	): Promise<{ readonly store: ContentReader; readonly info: BlobInfo }> => {
+	): Promise<{ readonly store: ServedContent; readonly info: BlobInfo }> => {
 		for (const store of stores) {
 			const info = await store.info(digest);
 			if (info !== undefined) {
@@ -24,20 +29,21 @@ export function contentMethods(stores: readonly ContentStore[]): readonly Served
 		throw new SlipwayError("not-found", `content digest ${digest}: not found`);
 	};
 	return [
-		serve(content.info, async ({ digest }) => ({ info: infoMessage((await find(parse(digest))).info) })),
+		serve(content.info, async ({ digest }) => {
+			const { store, info } = await find(parse(digest));
+			return { info: infoMessage(info, store) };
+		}),
 		serve(content.list, async ({ filters }, stream) => {
-			if (filters.length > 0) {
-				throw new SlipwayError("unimplemented", "blobs have no labels to filter by");
-			}
+			const matches = filterOf(filters);
 			const seen = new Set<string>();
 			let block: messages.Info[] = [];
 			for (const store of stores) {
 				for await (const info of store.list()) {
-					if (seen.has(info.digest)) {
+					if (seen.has(info.digest) || !matches((path) => fieldOf(info, path))) {
 						continue;
 					}
 					seen.add(info.digest);
-					block.push(infoMessage(info));
+					block.push(infoMessage(info, store));
 					if (block.length === infosPerMessage) {
 						await stream.send({ info: block });
 						block = [];
@@ -90,6 +96,29 @@ function parse(text: string): Digest {
 	return text;
 }
 
-function infoMessage({ digest, size }: BlobInfo): messages.Info {
-	return { digest, size, createdAt: undefined, updatedAt: undefined, labels: new Map() };
+/** containerd's: `digest` and `size`; blobs have no labels here. */
+function fieldOf({ digest, size }: BlobInfo, path: readonly string[]): string | undefined {
+	switch (path.join(".")) {
+		case "digest":
+			return digest;
+		case "size":
+			return String(size);
+		default:
+			return undefined;
+	}
+}
+
+function filterOf(filters: readonly string[]): Filter {
+	try {
+		return parseFilters(filters);
+	} catch (error) {
+		throw wrap(error, "", { code: "invalid-argument" });
+	}
+}
+
+/** A file is written once, so that its time is the blob's. */
+function infoMessage({ digest, size }: BlobInfo, store: ServedContent): messages.Info {
+	const written = store.path === undefined ? undefined : statSync(store.path(digest)).mtimeMs;
+	const time = written === undefined ? undefined : timestampOf(written);
+	return { digest, size, createdAt: time, updatedAt: time, labels: new Map() };
 }

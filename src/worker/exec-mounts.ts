@@ -4,6 +4,7 @@ import type { ImmutableRef, MutableRef } from "../cache/cache.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import type { ContainerMount, RootMount } from "../executor/executor.ts";
 import type { BindMount, CacheMount, ExecOp, Mount, SecretMount, SshMount } from "../llb/op.ts";
+import { quoteGo } from "../oci/go-quote.ts";
 import { joinPath } from "../patterns/clean-path.ts";
 import type { StepContext } from "../solver/solver.ts";
 import { mount, unmount } from "../sys/mount.ts";
@@ -169,7 +170,7 @@ class Preparation {
 				const hold = await cacheMounts.acquire({
 					...request,
 					sharing: each.sharing,
-					description: `cached mount ${each.dest} from exec ${op.meta.args.join(" ")}`,
+					description: describeCache(each, op),
 					...(ignoreCache && typeof build === "object" && build !== null ? { freshFor: build } : {}),
 					...(travelling === undefined || ignoreCache
 						? {}
@@ -302,4 +303,10 @@ export async function findSecret(
 		return undefined;
 	}
 	throw new SlipwayError("not-found", `secret ${id}: not found`);
+}
+
+/** As `du` shows it. BuildKit puts an id that is not the path behind it, in its own namespace of ids. */
+function describeCache(each: CacheMount, op: ExecOp): string {
+	const id = each.id === "" || each.id === each.dest ? "" : ` with id ${quoteGo(each.id)}`;
+	return `cached mount ${each.dest} from exec ${op.meta.args.join(" ")}${id}`;
 }

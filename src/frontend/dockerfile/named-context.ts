@@ -147,7 +147,7 @@ async function loadImage(
 function withImage(state: State, config: Uint8Array): LoadedContext {
 	return {
 		state: state.withImageConfig(parseImageConfig(config)),
-		image: { ...readImage(config), created: undefined },
+		image: readImage(config),
 	};
 }
 
