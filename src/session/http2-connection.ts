@@ -2,13 +2,11 @@ import type { MessageStream } from "../api/grpc.ts";
 import type { BytesMessage, TunnelMessage } from "../api/services/bytes-message.ts";
 import { SlipwayError, toError } from "../errors/errors.ts";
 import { decodeHeaders } from "./hpack.ts";
-import { checkWindow, goingAway, lost, protocolError, resetError } from "./http2-errors.ts";
+import { goingAway, lost, protocolError, resetError } from "./http2-errors.ts";
 import {
-	firstMaxFrame,
 	firstWindow,
 	flag,
 	frame,
-	frameHead,
 	frameType,
 	goAwayFrame,
 	headersFrames,
@@ -23,8 +21,9 @@ import {
 	settingsFrame,
 	windowUpdateFrame,
 } from "./http2-frames.ts";
-import { Outbox, tunnelMessageBytes } from "./http2-outbox.ts";
+import { Outbox } from "./http2-outbox.ts";
 import { FrameReader, type FrameSink } from "./http2-reader.ts";
+import { Sender } from "./http2-sender.ts";
 import type { CallHost, HostedCall } from "./inner-call.ts";
 
 /** Room for what is under way, of one call and of all. */
@@ -41,6 +40,7 @@ export class Http2Connection implements CallHost, FrameSink {
 	readonly maxMessageBytes: number;
 	readonly #stream: MessageStream<TunnelMessage, BytesMessage>;
 	readonly #outbox: Outbox;
+	readonly #sender: Sender;
 	readonly #reader: FrameReader = new FrameReader(this, { maxFrameBytes, maxHeaderBytes });
 	readonly #closed: AbortController = new AbortController();
 	/** Calls whose streams are open. */
@@ -54,22 +54,15 @@ export class Http2Connection implements CallHost, FrameSink {
 	#goingAway = false;
 
 	#greeted = false;
-	#sendWindow = firstWindow;
-	#peerWindow = firstWindow;
-	#peerMaxFrame = firstMaxFrame;
 	#peerMaxCalls: number = Number.POSITIVE_INFINITY;
 	/** Bytes that came since the connection's window was last opened. */
 	#received = 0;
-	/** A call has data that found no room in the outbox. */
-	#held = false;
-	/** The call that has sent last. */
-	#lastId = 0;
 
 	constructor(stream: MessageStream<TunnelMessage, BytesMessage>, maxMessageBytes: number) {
 		this.#stream = stream;
 		this.maxMessageBytes = maxMessageBytes;
 		this.#outbox = new Outbox(stream, {
-			refill: () => this.#refill(),
+			refill: () => this.#sender.refill(),
 			onSent: () => {
 				for (const call of [...this.#calls.values()]) {
 					call.onSent();
@@ -77,6 +70,7 @@ export class Http2Connection implements CallHost, FrameSink {
 			},
 			onFailure: (thrown) => this.close(thrown instanceof SlipwayError ? thrown : lost(thrown)),
 		});
+		this.#sender = new Sender(this.#outbox, this.#calls);
 		this.#outbox.put(preface);
 		this.#outbox.put(
 			settingsFrame([
@@ -100,30 +94,7 @@ export class Http2Connection implements CallHost, FrameSink {
 	}
 
 	pump(call: HostedCall): void {
-		if (call.sentEnd || this.#calls.get(call.id) !== call) {
-			return;
-		}
-		while (call.pending.length > 0) {
-			const size = Math.min(call.pendingBytes, call.sendWindow, this.#sendWindow, this.#peerMaxFrame);
-			// A window may be below nothing, after the settings have made it smaller (section 6.9.2).
-			if (size <= 0) {
-				return;
-			}
-			if (!this.#outbox.hasRoom) {
-				this.#held = true;
-				return;
-			}
-			const isLast = call.wantsEnd && size === call.pendingBytes;
-			this.#outbox.put(frameHead(size, frameType.data, isLast ? flag.endStream : 0, call.id));
-			this.#takeInto(call, size);
-			call.sendWindow -= size;
-			this.#sendWindow -= size;
-			call.sentEnd = isLast;
-		}
-		if (call.wantsEnd && !call.sentEnd) {
-			call.sentEnd = true;
-			this.#outbox.put(frameHead(0, frameType.data, flag.endStream, call.id));
-		}
+		this.#sender.pump(call);
 	}
 
 	grant(call: HostedCall, bytes: number): void {
@@ -203,10 +174,10 @@ export class Http2Connection implements CallHost, FrameSink {
 	#start(call: HostedCall, block: Uint8Array): void {
 		call.id = this.#nextId;
 		this.#nextId += 2;
-		call.sendWindow = this.#peerWindow;
+		call.sendWindow = this.#sender.callWindow;
 		this.#calls.set(call.id, call);
-		this.#outbox.put(headersFrames(call.id, block, this.#peerMaxFrame));
-		this.pump(call);
+		this.#outbox.put(headersFrames(call.id, block, this.#sender.maxFrameBytes));
+		this.#sender.pump(call);
 	}
 
 	#startWaiting(): void {
@@ -217,47 +188,6 @@ export class Http2Connection implements CallHost, FrameSink {
 			}
 			this.#start(next.call, next.block);
 		}
-	}
-
-	/** Those that have waited come first. */
-	#refill(): void {
-		if (!this.#held) {
-			return;
-		}
-		this.#held = false;
-		const calls = [...this.#calls.values()];
-		const next = Math.max(
-			0,
-			calls.findIndex((call) => call.id > this.#lastId),
-		);
-		for (const call of [...calls.slice(next), ...calls.slice(0, next)]) {
-			if (!this.#outbox.hasRoom) {
-				this.#held = true;
-				return;
-			}
-			this.pump(call);
-			this.#lastId = call.id;
-		}
-	}
-
-	/** Moves bytes from what the call has to send to what the tunnel has. */
-	#takeInto(call: HostedCall, size: number): void {
-		call.pendingBytes -= size;
-		let rest = size;
-		let whole = 0;
-		while (rest > 0) {
-			const chunk = call.pending[whole] as Uint8Array;
-			if (chunk.length <= rest) {
-				this.#outbox.put(chunk);
-				rest -= chunk.length;
-				whole += 1;
-			} else {
-				this.#outbox.put(chunk.subarray(0, rest));
-				call.pending[whole] = chunk.subarray(rest);
-				rest = 0;
-			}
-		}
-		call.pending.splice(0, whole);
 	}
 
 	async #read(): Promise<void> {
@@ -387,7 +317,7 @@ export class Http2Connection implements CallHost, FrameSink {
 		}
 		this.#outbox.put(settingsAckFrame());
 		this.#startWaiting();
-		this.#pumpAll();
+		this.#sender.pumpAll();
 	}
 
 	#onSetting(key: number, value: number): void {
@@ -401,18 +331,10 @@ export class Http2Connection implements CallHost, FrameSink {
 				this.#peerMaxCalls = value;
 				return;
 			case setting.initialWindow:
-				checkWindow(value);
-				for (const call of this.#calls.values()) {
-					call.sendWindow += value - this.#peerWindow;
-					checkWindow(call.sendWindow);
-				}
-				this.#peerWindow = value;
+				this.#sender.setCallWindow(value);
 				return;
 			case setting.maxFrame:
-				if (value < firstMaxFrame || value >= 2 ** 24) {
-					throw protocolError(`frames of at most ${value} bytes`);
-				}
-				this.#peerMaxFrame = Math.min(value, tunnelMessageBytes);
+				this.#sender.setMaxFrame(value);
 				return;
 			default:
 				// We refer to no table, and ask for nothing else that it could grant.
@@ -425,9 +347,7 @@ export class Http2Connection implements CallHost, FrameSink {
 			if (increment === 0) {
 				throw protocolError("a window that is opened by nothing");
 			}
-			this.#sendWindow += increment;
-			checkWindow(this.#sendWindow);
-			this.#pumpAll();
+			this.#sender.openWindow(increment);
 			return;
 		}
 		this.#checkStarted(id, "a window");
@@ -442,15 +362,8 @@ export class Http2Connection implements CallHost, FrameSink {
 			call.finish(protocolError(`a window of the call was opened by ${increment}`));
 			return;
 		}
-		this.pump(call);
+		this.#sender.pump(call);
 		call.onSent();
-	}
-
-	#pumpAll(): void {
-		for (const call of [...this.#calls.values()]) {
-			this.pump(call);
-			call.onSent();
-		}
 	}
 
 	#onFlushed(ping: number): void {

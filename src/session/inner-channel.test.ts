@@ -1,85 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Channel } from "../api/grpc.ts";
 import { bytesMessage } from "../api/services/bytes-message.ts";
 import { health } from "../api/services/health.ts";
 import { upload } from "../api/services/upload.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { decodeHeaders, encodeHeaders } from "./hpack.ts";
-import { openInnerChannel } from "./inner-channel.ts";
+import { accepted, fine, frame, message, openPeer as open, turn } from "./http2-peer.fixture.ts";
 
 const signal = new AbortController().signal;
-
-interface Peer {
-	readonly channel: Channel;
-	/** Bytes from the other side. */
-	give(...bytes: readonly Uint8Array[]): void;
-	/** What was sent to it. */
-	sent(): Buffer;
-	end(error?: Error): void;
-}
-
-/** A server that has begun with its settings. */
-function open(begin: Uint8Array = frame(4, 0, 0)): Peer {
-	const sent: Uint8Array[] = [];
-	const waiting: Uint8Array[] = [begin];
-	let wake: () => void = () => {};
-	let ended: { readonly error: Error | undefined } | undefined;
-	const channel = openInnerChannel({
-		send({ data }) {
-			sent.push(data);
-			return undefined;
-		},
-		async *[Symbol.asyncIterator]() {
-			for (;;) {
-				const data = waiting.shift();
-				if (data !== undefined) {
-					yield { data };
-				} else if (ended !== undefined) {
-					if (ended.error !== undefined) {
-						throw ended.error;
-					}
-					return;
-				} else {
-					await new Promise<void>((resolve) => {
-						wake = resolve;
-					});
-				}
-			}
-		},
-	});
-	return {
-		channel,
-		give(...bytes) {
-			waiting.push(Buffer.concat(bytes));
-			wake();
-		},
-		sent: () => Buffer.concat(sent),
-		end(error) {
-			ended = { error };
-			wake();
-		},
-	};
-}
-
-function frame(type: number, flags: number, id: number, payload: Uint8Array = new Uint8Array(0)): Buffer {
-	const head = Buffer.alloc(9);
-	head.writeUIntBE(payload.length, 0, 3);
-	head[3] = type;
-	head[4] = flags;
-	head.writeUInt32BE(id, 5);
-	return Buffer.concat([head, payload]);
-}
-
-function message(payload: Uint8Array): Buffer {
-	const head = Buffer.alloc(5);
-	head.writeUInt32BE(payload.length, 1);
-	return Buffer.concat([head, payload]);
-}
-
-const accepted = encodeHeaders({ ":status": "200", "content-type": "application/grpc" });
-const fine = encodeHeaders({ "grpc-status": "0" });
-const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 test("decodeHeaders: the examples of RFC 7541, appendix C", () => {
 	const hex = (text: string): Buffer => Buffer.from(text.replaceAll(" ", ""), "hex");
