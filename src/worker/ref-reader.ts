@@ -8,15 +8,15 @@ export function createRefReader(
 	output: (signal: AbortSignal) => Promise<Output>,
 	services: Pick<WorkerServices, "mountRoot" | "beforeMounts">,
 ): Pick<FrontendRef, "readFile" | "readDirectory" | "stat"> {
-	const inTree = async <T>(signal: AbortSignal, work: (root: string) => T): Promise<T> => {
+	const inTree = async <T>(signal: AbortSignal, work: (root: string) => T | Promise<T>): Promise<T> => {
 		const ref = await output(signal);
 		using tree = mountTree((await ref?.mounts({ signal })) ?? emptyTree, services);
-		return work(tree.path);
+		return await work(tree.path);
 	};
 	return {
 		readFile: (path, { signal, ...range }) => inTree(signal, (root) => readTreeFile(root, path, range)),
 		readDirectory: (path, { signal, includePattern }) =>
-			inTree(signal, (root) => readTreeDirectory(root, path, includePattern)),
+			inTree(signal, (root) => readTreeDirectory(root, path, { includePattern, signal })),
 		stat: (path, { signal }) => inTree(signal, (root) => statTree(root, path)),
 	};
 }

@@ -266,14 +266,14 @@ class StepContainer implements FrontendContainer {
 		if (specs === undefined) {
 			throw new SlipwayError("unknown", `mountable ${index} not found`);
 		}
-		const inTree = <T>(work: (path: string) => T): T => {
+		const inTree = async <T>(work: (path: string) => T | Promise<T>): Promise<T> => {
 			using tree = mountTree(specs.map(readonlySpec), this.#services);
-			return work(tree.path);
+			return await work(tree.path);
 		};
 		return {
 			readFile: async (path, range) => inTree((tree) => readTreeFile(tree, path, range)),
-			readDirectory: async (path, { includePattern }) =>
-				inTree((tree) => readTreeDirectory(tree, path, includePattern)),
+			readDirectory: async (path, { includePattern, signal }) =>
+				inTree((tree) => readTreeDirectory(tree, path, { includePattern, signal })),
 			stat: async (path) => inTree((tree) => statTree(tree, path)),
 		};
 	}

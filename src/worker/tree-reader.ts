@@ -8,6 +8,7 @@ import {
 	readlinkSync,
 	readSync,
 } from "node:fs";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { SlipwayError, toError } from "../errors/errors.ts";
 import type { FrontendEntry } from "../frontend/frontend.ts";
 import { createPatternMatcher } from "../patterns/pattern-matcher.ts";
@@ -53,29 +54,71 @@ export function readTreeFile(root: string, path: string, range: ReadRange = {}):
 	});
 }
 
+/** The thread is others' too: a large tree is read in slices of this length. */
+const sliceMs = 8;
+
 /** With a pattern (of ignore files): entries that match, and directories with something below that does. */
-export function readTreeDirectory(root: string, path: string, includePattern = ""): readonly FrontendEntry[] {
-	return at("open", path, () => {
-		const directory = resolveInRoot(root, path);
-		const matcher = includePattern === "" ? undefined : createPatternMatcher([includePattern]);
-		const deep = includePattern.includes("/");
-		return readdirSync(directory)
-			.sort()
-			.filter((name) => matcher === undefined || hasMatch(matcher, directory, name, deep))
-			.map((name) => entryOf(`${directory}/${name}`, name));
-	});
+export async function readTreeDirectory(
+	root: string,
+	path: string,
+	{
+		includePattern = "",
+		signal,
+	}: { readonly includePattern?: string | undefined; readonly signal: AbortSignal },
+): Promise<readonly FrontendEntry[]> {
+	const steps = at("open", path, () => directoryEntries(resolveInRoot(root, path), includePattern));
+	const entries: FrontendEntry[] = [];
+	let sliceEnd = performance.now() + sliceMs;
+	for (;;) {
+		const step = at("open", path, () => steps.next());
+		if (step.done === true) {
+			return entries;
+		}
+		if (step.value !== undefined) {
+			entries.push(step.value);
+		}
+		if (performance.now() > sliceEnd) {
+			await nextTurn();
+			signal.throwIfAborted();
+			sliceEnd = performance.now() + sliceMs;
+		}
+	}
 }
 
-function hasMatch(matcher: PatternMatcher, directory: string, path: string, deep: boolean): boolean {
+/** The entries, with `undefined` at places between that it can be left at. */
+function* directoryEntries(
+	directory: string,
+	includePattern: string,
+): Generator<FrontendEntry | undefined, void> {
+	const matcher = includePattern === "" ? undefined : createPatternMatcher([includePattern]);
+	const deep = includePattern.includes("/");
+	for (const name of readdirSync(directory).sort()) {
+		if (matcher === undefined || (yield* hasMatch(matcher, directory, name, deep))) {
+			yield entryOf(`${directory}/${name}`, name);
+		}
+	}
+}
+
+function* hasMatch(
+	matcher: PatternMatcher,
+	directory: string,
+	path: string,
+	deep: boolean,
+): Generator<undefined, boolean> {
 	if (matcher.matches(path)) {
 		return true;
 	}
+	yield undefined;
 	const full = `${directory}/${path}`;
-	return (
-		deep &&
-		lstatSync(full).isDirectory() &&
-		readdirSync(full).some((name) => hasMatch(matcher, directory, `${path}/${name}`, deep))
-	);
+	if (!deep || !lstatSync(full).isDirectory()) {
+		return false;
+	}
+	for (const name of readdirSync(full)) {
+		if (yield* hasMatch(matcher, directory, `${path}/${name}`, deep)) {
+			return true;
+		}
+	}
+	return false;
 }
 
 export function statTree(root: string, path: string): FrontendEntry {
