@@ -106,3 +106,30 @@ console.log("closed");
 	);
 	assert.equal(run("abort.ts"), "true\nclosed\n");
 });
+
+test("whatever ends a build early, the error is a SlipwayError whose code says what it was", () => {
+	writeFileSync(
+		join(directory, "ends.ts"),
+		`import { type BuildOptions, createEngine, type Files, SlipwayError } from "slipway";
+const engine = await createEngine({ root: "state" });
+const how = async (name: string, context: Files, options: Partial<BuildOptions> = {}): Promise<void> => {
+	const build = engine.build({ dockerfile: { text: "FROM scratch\\nCOPY . /\\n", context }, ...options });
+	const error: unknown = await build.result.catch((thrown: unknown) => thrown);
+	console.log(name, error instanceof SlipwayError && error.code);
+};
+const late = { a: () => new Promise<string>((resolve) => setTimeout(() => resolve(""), 1000)) };
+await how("throws", { a: async () => { throw new Error("its own"); } });
+await how("clash", { a: "", "a/b": "" });
+await how("before", {}, { signal: AbortSignal.abort(new Error("its own reason")) });
+await how("timeout", late, { signal: AbortSignal.timeout(10) });
+const left = how("left", { a: async () => new Promise((resolve) => setTimeout(() => resolve(""), 50)) });
+await engine[Symbol.asyncDispose]();
+await left;
+await how("closed", {});
+`,
+	);
+	assert.equal(
+		run("ends.ts"),
+		"throws unknown\nclash invalid-argument\nbefore canceled\ntimeout deadline-exceeded\nleft canceled\nclosed failed-precondition\n",
+	);
+});

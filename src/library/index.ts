@@ -2,6 +2,7 @@
 /** `import … from "slipway"`. */
 import type { Client, SolveRequest, SolveResponse } from "../client/client.ts";
 import type { TlsFiles } from "../client/dial.ts";
+import { canceled, SlipwayError, toError } from "../errors/errors.ts";
 import { newIdentity } from "../oci/identity.ts";
 import type { ProgressSink } from "../progress/progress.ts";
 import type { LocalSessionOptions } from "../session/local-session.ts";
@@ -21,7 +22,15 @@ export type {
 	WorkerInfo,
 } from "../client/client.ts";
 export type { TlsFiles } from "../client/dial.ts";
-export { type ErrorCode, type ErrorDetail, findDetail, hasCode, SlipwayError } from "../errors/errors.ts";
+export {
+	type ErrorCode,
+	type ErrorDetail,
+	findDetail,
+	hasCode,
+	SlipwayError,
+	type SourceFile,
+	type SourceRange,
+} from "../errors/errors.ts";
 export type {
 	LogRecord,
 	ProgressEvent,
@@ -69,7 +78,7 @@ export interface CreateEngineOptions {
 export async function createEngine(options: CreateEngineOptions = {}): Promise<Builder> {
 	const { embedEngine } = await import("./embedded.ts");
 	const { client, solve, close } = await embedEngine(options);
-	return { ...builderOf(client, solve), [Symbol.asyncDispose]: close };
+	return builderOf(client, solve, close);
 }
 
 /** How a build is run; the rest of a builder is the same for all. */
@@ -84,26 +93,37 @@ export type Solve = (
 
 const never = new AbortController().signal;
 
-function builderOf(client: Client, solve: Solve): Builder {
+function builderOf(
+	client: Client,
+	solve: Solve,
+	close: () => PromiseLike<void> = () => client[Symbol.asyncDispose](),
+): Builder {
+	let isClosed = false;
 	return {
 		build(options): Build {
 			const ref = newIdentity();
 			const events = new EventQueue();
+			const { signal = never } = options;
 			const run = async (): Promise<BuildResult> => {
+				if (isClosed) {
+					events.end();
+					throw new SlipwayError("failed-precondition", "the builder is closed");
+				}
 				try {
 					await using prepared = await prepareBuild(ref, options);
 					const { request, lends } = prepared;
-					const { exporterResponse, metadata } = await solve(request, {
-						lends,
-						progress: events,
-						signal: options.signal ?? never,
-					});
+					const { exporterResponse, metadata } = await solve(request, { lends, progress: events, signal });
 					return {
 						digest: exporterResponse["containerimage.digest"],
 						configDigest: exporterResponse["containerimage.config.digest"],
 						exporterResponse,
 						metadata,
 					};
+				} catch (error) {
+					if (signal.aborted) {
+						throw abortError(signal, error);
+					}
+					throw isClosed ? canceled(error) : toError(error);
 				} finally {
 					events.end();
 				}
@@ -117,6 +137,20 @@ function builderOf(client: Client, solve: Solve): Builder {
 		diskUsage: ({ filters = [], signal = never } = {}) => client.diskUsage(filters, { signal }),
 		prune: ({ signal = never, ...request } = {}) => client.prune(request, { signal }),
 		history: ({ signal = never, ...request } = {}) => client.history(request, { signal }),
-		[Symbol.asyncDispose]: () => client[Symbol.asyncDispose](),
+		[Symbol.asyncDispose]: () => {
+			isClosed = true;
+			return close();
+		},
 	};
+}
+
+/** A build's error when its signal was aborted: whatever the reason of the program is, `hasCode` tells it by the code. */
+function abortError(signal: AbortSignal, cause: unknown): SlipwayError {
+	const reason: unknown = signal.reason;
+	if (reason instanceof SlipwayError) {
+		return reason;
+	}
+	return reason instanceof Error && reason.name === "TimeoutError"
+		? new SlipwayError("deadline-exceeded", "context deadline exceeded", { cause: reason })
+		: canceled(reason ?? cause);
 }

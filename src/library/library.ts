@@ -17,7 +17,7 @@ import type { RegistryCredentials } from "../session/session.ts";
  * in this process. Both give a `Builder`. All failures are `SlipwayError`s with a code, and with details that say where.
  */
 export interface Builder extends AsyncDisposable {
-	/** Begins at once. */
+	/** Begins at once. Disposing the builder cancels its builds; later ones are refused with `failed-precondition`. */
 	build(options: BuildOptions): Build;
 	info(options?: Partial<CallSignal>): Promise<BuilderInfo>;
 	workers(options?: Partial<CallSignal>): Promise<readonly WorkerInfo[]>;
@@ -40,7 +40,11 @@ export interface FilterOptions extends Partial<CallSignal> {
 export interface Build extends AsyncIterable<ProgressEvent> {
 	/** Names it in the builder's history. */
 	readonly ref: string;
-	/** Rejects with the build's error. One that is never looked at is no unhandled rejection. */
+	/**
+	 * Rejects with a `SlipwayError`. What the program's own functions throw is its cause; its code is `unknown`, if they throw no
+	 * `SlipwayError`. `canceled`: by the signal or since the builder was closed; `deadline-exceeded`: by `AbortSignal.timeout`.
+	 * A rejection that is never looked at is no unhandled one.
+	 */
 	readonly result: Promise<BuildResult>;
 }
 
@@ -76,7 +80,7 @@ export interface BuildOptions {
 	readonly cacheTo?: readonly CacheOptions[];
 	/** `network.host`, `security.insecure`, `device`. */
 	readonly allow?: readonly string[];
-	/** Ends the build. */
+	/** Ends the build, also while functions of `Files` are awaited. */
 	readonly signal?: AbortSignal;
 }
 

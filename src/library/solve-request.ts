@@ -3,7 +3,7 @@ import { hostname, tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import type { SolveRequest } from "../client/client.ts";
 import { openOciLayout } from "../content/oci-layout-reader.ts";
-import { SlipwayError } from "../errors/errors.ts";
+import { SlipwayError, wrap } from "../errors/errors.ts";
 import { State } from "../llb/state.ts";
 import { newIdentity } from "../oci/identity.ts";
 import { isRemoteContext } from "../session/context.ts";
@@ -24,17 +24,20 @@ export interface PreparedBuild extends AsyncDisposable {
 
 /** `ref` names the build. Rejects with `invalid-argument` for what does not go together. */
 export async function prepareBuild(ref: string, options: BuildOptions): Promise<PreparedBuild> {
+	options.signal?.throwIfAborted();
 	if ((options.dockerfile === undefined) === (options.definition === undefined)) {
 		throw new SlipwayError("invalid-argument", "a build needs either a dockerfile or a definition");
 	}
 	await using cleanup = new AsyncDisposableStack();
 	const directories: Record<string, { readonly path: string }> = {};
 	for (const [name, files] of Object.entries(options.directories ?? {})) {
-		directories[name] = { path: await directoryOf(files, cleanup) };
+		directories[name] = { path: await directoryOf(files, { cleanup, signal: options.signal }) };
 	}
 	const { definition, dockerfile } = options;
 	const frontendOptions =
-		dockerfile === undefined ? {} : await frontendOptionsOf(dockerfile, directories, cleanup);
+		dockerfile === undefined
+			? {}
+			: await frontendOptionsOf(dockerfile, directories, { cleanup, signal: options.signal });
 	const outputs = options.outputs ?? [];
 	const cacheEntries = (list: BuildOptions["cacheFrom"] = []) =>
 		list.map(({ type, attrs = {} }) => ({ type, attrs }));
@@ -77,8 +80,29 @@ export async function prepareBuild(ref: string, options: BuildOptions): Promise<
 	};
 }
 
+interface Preparation {
+	/** Removes what is written. */
+	readonly cleanup: AsyncDisposableStack;
+	readonly signal: AbortSignal | undefined;
+}
+
+/** Functions of the program know no signal: what they give too late is dropped. */
+async function beforeAbort<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+	if (signal === undefined) {
+		return await work;
+	}
+	const aborted = Promise.withResolvers<never>();
+	const abort = (): void => aborted.reject(signal.reason);
+	signal.addEventListener("abort", abort, { once: true });
+	try {
+		return await Promise.race([work, aborted.promise]);
+	} finally {
+		signal.removeEventListener("abort", abort);
+	}
+}
+
 /** The path of a directory, or of a new one with these files. */
-async function directoryOf(files: string | Files, cleanup: AsyncDisposableStack): Promise<string> {
+async function directoryOf(files: string | Files, { cleanup, signal }: Preparation): Promise<string> {
 	if (typeof files === "string") {
 		return resolve(files);
 	}
@@ -92,8 +116,13 @@ async function directoryOf(files: string | Files, cleanup: AsyncDisposableStack)
 				`invalid name of a file ${JSON.stringify(name)}: use a relative path`,
 			);
 		}
-		mkdirSync(dirname(path), { recursive: true });
-		writeFileSync(path, typeof content === "function" ? await content() : content, { mode: 0o644 });
+		const bytes = typeof content === "function" ? await beforeAbort(content(), signal) : content;
+		try {
+			mkdirSync(dirname(path), { recursive: true });
+			writeFileSync(path, bytes, { mode: 0o644 });
+		} catch (error) {
+			throw wrap(error, `file ${JSON.stringify(name)}`, { code: "invalid-argument" });
+		}
 	}
 	return directory;
 }
@@ -101,11 +130,11 @@ async function directoryOf(files: string | Files, cleanup: AsyncDisposableStack)
 async function frontendOptionsOf(
 	dockerfile: DockerfileOptions,
 	directories: Record<string, { readonly path: string }>,
-	cleanup: AsyncDisposableStack,
+	preparation: Preparation,
 ): Promise<Readonly<Record<string, string>>> {
 	const options: Record<string, string> = { ...dockerfile.options };
 	const { context: given, file, text } = dockerfile;
-	const context = given === undefined ? undefined : await contextOf(given, cleanup);
+	const context = given === undefined ? undefined : await contextOf(given, preparation);
 	if (file !== undefined && text !== undefined) {
 		throw new SlipwayError("invalid-argument", "a dockerfile is given by file or by text, not by both");
 	}
@@ -116,7 +145,7 @@ async function frontendOptionsOf(
 		directories["context"] = { path: resolve(context) };
 	}
 	if (text !== undefined) {
-		const written = cleanup.use(dockerfileFromText(text));
+		const written = preparation.cleanup.use(dockerfileFromText(text));
 		directories["dockerfile"] = { path: written.path };
 		options["dockerfilekey"] = "dockerfile";
 		options["filename"] = "Dockerfile";
@@ -133,7 +162,7 @@ async function frontendOptionsOf(
 	}
 	if (context === undefined) {
 		// Steps that copy from it find it empty, and nothing of the machine is lent by accident.
-		directories["context"] = { path: await directoryOf({}, cleanup) };
+		directories["context"] = { path: await directoryOf({}, preparation) };
 	}
 	const add = (prefix: string, values: Readonly<Record<string, string>> = {}): void => {
 		for (const [name, value] of Object.entries(values)) {
@@ -171,8 +200,8 @@ async function frontendOptionsOf(
 	return options;
 }
 
-async function contextOf(context: string | Files, cleanup: AsyncDisposableStack): Promise<string> {
-	return typeof context === "string" ? context : await directoryOf(context, cleanup);
+async function contextOf(context: string | Files, preparation: Preparation): Promise<string> {
+	return typeof context === "string" ? context : await directoryOf(context, preparation);
 }
 
 function secretsOf(secrets: Readonly<Record<string, Secret>>): SessionSecrets {
