@@ -1,4 +1,5 @@
 import { type ErrorCode, type SlipwayError, toError, wrap } from "../errors/errors.ts";
+import { keepsCode } from "../errors/kept-code.ts";
 
 /**
  * Codes of builds' errors that BuildKit has too. Its other errors are plain ones, which are `unknown` to clients; a client writes
@@ -13,21 +14,8 @@ const kept: ReadonlySet<ErrorCode> = new Set([
 	"data-loss",
 ]);
 
-const foreign = new WeakSet<object>();
-
-/** An error that a client or frontend has made itself: its code is its own. */
-export function keepCode(error: SlipwayError): SlipwayError {
-	foreign.add(error);
-	return error;
-}
-
 /** An error of a build as clients of BuildKit's API get it. */
 export function wireError(thrown: unknown): SlipwayError {
 	const error = toError(thrown);
-	for (let at: unknown = error; at instanceof Error; at = at.cause) {
-		if (foreign.has(at)) {
-			return error;
-		}
-	}
-	return kept.has(error.code) ? error : wrap(error, "", { code: "unknown" });
+	return kept.has(error.code) || keepsCode(error) ? error : wrap(error, "", { code: "unknown" });
 }

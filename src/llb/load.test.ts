@@ -293,6 +293,7 @@ describe("load refuses", () => {
 				mount({ mountType: pb.MountType.CACHE, cacheOpt: { ID: "", sharing: number(9) } }),
 				"invalid cache sharing mode 9",
 			],
+			[mount({ mountType: pb.MountType.CACHE }), "missing cache mount options"],
 			[exec({ network: number(9) }), "invalid network mode 9"],
 			[exec({ security: number(9) }), "invalid security mode 9"],
 			[file(), "invalid file op with no actions"],

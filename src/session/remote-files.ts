@@ -1,5 +1,6 @@
 import type { ThreadPool } from "../async/pool.ts";
-import { toError } from "../errors/errors.ts";
+import { hasCode, toError } from "../errors/errors.ts";
+import { keepCode } from "../errors/kept-code.ts";
 import { fileSyncDiffCopy } from "./packet-pieces.ts";
 import { receiveTree } from "./receive-tree.ts";
 import { ended, openCall, type RemoteCalls } from "./remote-calls.ts";
@@ -39,7 +40,11 @@ export async function syncFiles(
 			{ signal, pool, cancel: fail, ...(onProgress === undefined ? {} : { onProgress }) },
 		);
 	} catch (thrown) {
-		throw calls.closed.aborted && !signal.aborted ? toError(calls.closed.reason) : thrown;
+		if (calls.closed.aborted && !signal.aborted) {
+			throw toError(calls.closed.reason);
+		}
+		// The client has no such directory, in its words.
+		throw hasCode(thrown, "not-found") ? keepCode(toError(thrown)) : thrown;
 	} finally {
 		const timer = setTimeout(() => stream.cancel(), lingerMs);
 		timer.unref();

@@ -151,7 +151,7 @@ export function findMatches(root: string, path: string, followLinks: boolean): r
 /** Copies one path; what `source` means was settled by `findMatches`. */
 export function copyPath(request: CopyRequest, check: () => void): void {
 	const { root, sourceRoot, dest } = request;
-	const source = sourceFor(request);
+	const source = changing(sourceRoot, request.source, "lstat", () => sourceFor(request));
 	const isDirectory = changing(sourceRoot, request.source, "lstat", () => lstatSync(source).isDirectory());
 	inRoot(root, dest, () =>
 		inRoot(sourceRoot, request.source, () => {

@@ -1,4 +1,4 @@
-import { lstatSync, statSync } from "node:fs";
+import { lstatSync, type Stats, statSync } from "node:fs";
 import type { ImmutableRef, MutableRef } from "../cache/cache.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { findGroup, findUser } from "../executor/passwd.ts";
@@ -267,10 +267,11 @@ class FileRun implements AsyncDisposable {
 	async #unpack(request: CopyRequest): Promise<boolean> {
 		const { services, context } = this.#input;
 		const { signal } = context;
-		const path = resolveInRoot(request.sourceRoot, request.source);
-		if (lstatSync(path, { throwIfNoEntry: false })?.isFile() !== true) {
+		const found = findSource(request);
+		if (found?.stat.isFile() !== true) {
 			return false;
 		}
+		const { path } = found;
 		if (!(await services.archiver.isArchive(path, { signal }))) {
 			return false;
 		}
@@ -353,7 +354,16 @@ function createdTime(nanos: bigint | undefined): Timestamp | undefined {
 const smallBytes = 256 * 1024;
 
 function isSmallFile(request: CopyRequest): boolean {
-	const path = resolveInRoot(request.sourceRoot, request.source);
-	const stat = lstatSync(path, { throwIfNoEntry: false });
+	const stat = findSource(request)?.stat;
 	return stat === undefined || (!stat.isDirectory() && stat.size <= smallBytes);
+}
+
+/** Undefined if it is not there or the way there cannot be gone; copying says why. */
+function findSource({ sourceRoot, source }: CopyRequest): { path: string; stat: Stats } | undefined {
+	try {
+		const path = resolveInRoot(sourceRoot, source);
+		return { path, stat: lstatSync(path) };
+	} catch {
+		return undefined;
+	}
 }

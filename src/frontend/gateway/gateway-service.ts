@@ -1,6 +1,7 @@
 import type * as pb from "../../api/generated/gateway.ts";
 import { errorOf } from "../../api/status.ts";
 import { SlipwayError, type SourceFile, wrap } from "../../errors/errors.ts";
+import { keepCode } from "../../errors/kept-code.ts";
 import { fromDefinitionMessage, toDefinitionMessage } from "../../llb/definition-message.ts";
 import type { Definition } from "../../llb/llb.ts";
 import { fromPlatformMessage } from "../../llb/op-from-message.ts";
@@ -8,7 +9,7 @@ import { toPlatformMessage } from "../../llb/op-message.ts";
 import type { Digest } from "../../oci/digest.ts";
 import { formatReference, parseReference } from "../../oci/reference.ts";
 import type { FrontendBridge, FrontendRef, FrontendResult } from "../frontend.ts";
-import { keepCode, wireError } from "../wire-error.ts";
+import { wireError } from "../wire-error.ts";
 import { gatewayCapabilities, graphCapabilities } from "./capabilities.ts";
 import { GatewayContainers } from "./gateway-containers.ts";
 import {

@@ -1,6 +1,8 @@
 import { Op as OpMessage } from "../../api/generated/ops.ts";
 import { type ErrorDetail, findDetail } from "../../errors/errors.ts";
 import type { Definition } from "../../llb/llb.ts";
+import { toPlatformMessage } from "../../llb/op-message.ts";
+import { hostPlatform } from "../../oci/platform.ts";
 import { messageJson } from "../dockerfile/proto-json.ts";
 import { errorDetails } from "../error-details.ts";
 import type { FailedPart, FailedStep, FrontendBridge } from "../frontend.ts";
@@ -39,10 +41,12 @@ function indexJson({ index }: FailedPart): { readonly index?: string } {
 	return index === 0 ? {} : { index: String(index) };
 }
 
-/** A client may have sent anything. */
+/** With the platform that it was run for where it says none. A client may have sent anything. */
 function opJson(op: Uint8Array): unknown {
 	try {
-		return goJsonValue(messageJson(OpMessage.decode(op)));
+		const message = OpMessage.decode(op);
+		const { platform = toPlatformMessage(hostPlatform()) } = message;
+		return goJsonValue(messageJson({ ...message, platform }));
 	} catch {
 		return undefined;
 	}
