@@ -27,10 +27,14 @@ export {
 	type ErrorDetail,
 	findDetail,
 	hasCode,
+	type Position,
 	SlipwayError,
 	type SourceFile,
 	type SourceRange,
 } from "../errors/errors.ts";
+export type { Descriptor } from "../oci/descriptor.ts";
+export type { Digest } from "../oci/digest.ts";
+export type { Platform } from "../oci/platform.ts";
 export type {
 	LogRecord,
 	ProgressEvent,
