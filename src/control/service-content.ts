@@ -72,7 +72,10 @@ export function contentMethods(stores: readonly ServedContent[]): readonly Serve
 			}
 		}),
 		serve(content.status, async ({ ref }) => {
-			throw new SlipwayError("not-found", `could not get status for ref ${JSON.stringify(ref)}: not found`);
+			throw new SlipwayError(
+				"not-found",
+				`could not get status for ref ${JSON.stringify(ref)}: reference ${ref}: not found`,
+			);
 		}),
 		serve(content.listStatuses, async () => ({ statuses: [] })),
 		serve(content.update, async ({ info }) => refuse(info?.digest)),

@@ -335,6 +335,22 @@ test("the content API only reads", async () => {
 	]);
 });
 
+test("the content API lists blobs by containerd's filters", async () => {
+	await using fixture = await startService();
+	const { channel } = fixture.served;
+	const list = async (filters: string[]): Promise<readonly unknown[]> => {
+		const stream = channel.stream(content.list, options);
+		void stream.send({ filters });
+		stream.closeSend();
+		return await Array.fromAsync(stream);
+	};
+	assert.deepEqual(await list([`digest==${sha256("x")}`]), []);
+	assert.deepEqual(await failure(list(["size>0"])), [
+		"invalid-argument",
+		'filters: parse error: [size >|>|< 0]: expected an operator ("=="|"!="|"~="): invalid argument',
+	]);
+});
+
 test("disk usage and prune take containerd's filters", async () => {
 	const record: UsageRecord = {
 		id: "r1" as RefId,
