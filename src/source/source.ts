@@ -10,7 +10,7 @@ import type { Session } from "../session/session.ts";
  * its files.
  */
 export interface Source {
-	/** `docker-image`, `oci-layout`, `local`, `git`, `http`, `https`. */
+	/** `docker-image`, `oci-layout`, `docker-image+blob`, `oci-layout+blob`, `local`, `git`, `http`, `https`. */
 	readonly schemes: readonly string[];
 	/** Parses the identifier and attributes; throws `invalid-argument` naming what is wrong. */
 	open(request: SourceRequest): SourceInstance;
