@@ -1,4 +1,3 @@
-import { setImmediate as nextTurn } from "node:timers/promises";
 import type { MessageStream } from "../api/grpc.ts";
 import type { Packet } from "../api/services/packet.ts";
 import type { ThreadPool } from "../async/pool.ts";
@@ -78,8 +77,6 @@ const growthBytes = 256 << 20;
 const defaultStallMs = 10 * 60_000;
 /** Files from this size on are hashed while they arrive: to read them again would take longer than it takes to hash them. */
 const hashedBytes = 256 << 10;
-/** The thread is others' too: work goes in slices of this length. */
-const sliceMs = 8;
 let transfers = 0;
 
 interface OpenFile extends PlannedFile {
@@ -128,7 +125,6 @@ class Receiver {
 
 	async run(): Promise<SyncSummary> {
 		using watch = watchStall(this.#options);
-		let sliceEnd = performance.now() + sliceMs;
 		for await (const packet of this.#stream) {
 			watch.seen();
 			this.#bytes += sizeOf(packet);
@@ -144,11 +140,6 @@ class Receiver {
 			}
 			if (this.#announced && this.#files.size === 0 && !this.#finished) {
 				await watch.pause(this.#finish());
-			}
-			if (performance.now() > sliceEnd) {
-				// What has arrived already comes without a turn in between.
-				await nextTurn();
-				sliceEnd = performance.now() + sliceMs;
 			}
 		}
 		throw new SlipwayError("unavailable", "the transfer of files ended before it was complete");
