@@ -7,12 +7,13 @@ import type { Channel, Method } from "./grpc.ts";
 import { openChannel } from "./grpc-client.ts";
 import type { OtlpSettings, OtlpTransport } from "./otlp.ts";
 import { rawCodec } from "./raw-codec.ts";
+import { metrics } from "./services/metrics.ts";
 import { trace } from "./services/trace.ts";
 
 /** The message is encoded before it comes here; both services answer in the same form. */
 function encoded({ signal }: OtlpSettings): Method<"unary", Uint8Array, ExportTraceServiceResponse> {
-	const path = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
-	return { ...trace.export, request: rawCodec, ...(signal === "metrics" ? { path } : {}) };
+	const { path } = signal === "metrics" ? metrics.export : trace.export;
+	return { ...trace.export, path, request: rawCodec };
 }
 
 /** Spans by `TraceService/Export`. The connection is opened when it is needed, and again when it was lost. */

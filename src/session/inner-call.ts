@@ -3,6 +3,7 @@ import type { CallOptions, ClientStream, Metadata, Method, MethodKind } from "..
 import { decodeMessage, PieceReader, type WireMessage } from "../api/message-pieces.ts";
 import { httpError, metadataOf, rawHeader, readStatus } from "../api/metadata.ts";
 import { canceled, SlipwayError, toError } from "../errors/errors.ts";
+import { HeldBytes } from "./held-bytes.ts";
 import { http2Code } from "./http2-frames.ts";
 
 /** What a call needs of its connection. */
@@ -46,11 +47,10 @@ export interface HostedCall {
 
 /** What may wait to be sent before the sender is held back. */
 const sendLimitBytes = 2 << 20;
-/** Whole messages that wait for their reader before the other side is held back. */
+/** Whole messages that wait for their reader; what comes then waits as it came, and the other side is held back by its window. */
 const readLimitBytes = 1 << 20;
-/** What a message costs besides its bytes; without, empty ones could wait without end. */
+/** What a message costs besides its bytes: empty ones cost, too. */
 const messageBytes = 100;
-const maxWaiting = 65_536;
 /** Bytes are granted in portions. */
 const grantBytes = 256 << 10;
 const maxTimerMs = 2_147_483_647;
@@ -78,6 +78,9 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 	#queue: WireMessage[] = [];
 	#head = 0;
 	#queuedBytes = 0;
+	/** What came while enough messages waited, and the trailers behind it. */
+	readonly #held: HeldBytes = new HeldBytes();
+	#heldTrailers: readonly string[] | undefined;
 	#ungranted = 0;
 	#waiting: ((result: IteratorResult<In> | Promise<IteratorResult<In>>) => void) | undefined;
 	#answered = false;
@@ -161,6 +164,7 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 				this.#queue = [];
 				this.#head = 0;
 			}
+			this.#takeHeld();
 			this.#grant();
 			return this.#decode(message);
 		}
@@ -229,12 +233,11 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 			this.abandon(new SlipwayError("internal", "data before its headers"));
 			return;
 		}
-		try {
-			this.#reader.push(bytes);
-		} catch (thrown) {
-			this.abandon(toError(thrown));
+		if (this.#held.bytes > 0 || this.#queuedBytes > readLimitBytes) {
+			this.#held.add(bytes);
 			return;
 		}
+		this.#read(bytes);
 		this.#grant();
 	}
 
@@ -270,19 +273,47 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 			this.#queue = [];
 			this.#head = 0;
 			this.#queuedBytes = 0;
+			this.#held.clear();
 			this.#host.reset(this, http2Code.cancel);
 			this.finish(error);
 		}
 	}
 
-	#onTrailers(fields: readonly string[]): void {
+	#read(bytes: Uint8Array): void {
 		try {
-			this.#reader.end();
+			this.#reader.push(bytes);
 		} catch (thrown) {
 			this.abandon(toError(thrown));
-			return;
 		}
+	}
+
+	#takeHeld(): void {
+		while (this.#held.bytes > 0 && this.#queuedBytes <= readLimitBytes && this.#end === undefined) {
+			this.#read(this.#held.take());
+		}
+		const fields = this.#heldTrailers;
+		if (fields !== undefined && this.#held.bytes === 0 && this.#end === undefined) {
+			this.#heldTrailers = undefined;
+			this.#onTrailers(fields);
+		}
+	}
+
+	#onTrailers(fields: readonly string[]): void {
 		const status = readStatus(fields);
+		if (this.#held.bytes === 0) {
+			try {
+				this.#reader.end();
+			} catch (thrown) {
+				this.abandon(toError(thrown));
+				return;
+			}
+		} else if (status === undefined) {
+			this.#heldTrailers = fields;
+			return;
+		} else {
+			// Of a call that has failed nobody needs more.
+			this.#held.clear();
+		}
 		if (this.sentEnd) {
 			this.finish(status);
 			return;
@@ -314,9 +345,6 @@ export class InnerCall<In, Out> implements HostedCall, ClientStream<In, Out>, As
 		}
 		this.#queue.push(message);
 		this.#queuedBytes += message.size + messageBytes;
-		if (this.#queue.length - this.#head > maxWaiting) {
-			throw new SlipwayError("resource-exhausted", `more than ${maxWaiting} messages wait to be read`);
-		}
 	}
 
 	#decode(message: WireMessage): Promise<IteratorResult<In>> {

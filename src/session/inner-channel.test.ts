@@ -5,7 +5,7 @@ import { health } from "../api/services/health.ts";
 import { upload } from "../api/services/upload.ts";
 import { SlipwayError } from "../errors/errors.ts";
 import { decodeHeaders, encodeHeaders } from "./hpack.ts";
-import { accepted, fine, frame, message, openPeer as open, turn } from "./http2-peer.fixture.ts";
+import { accepted, fine, frame, message, openPeer as open, refused, turn } from "./http2-peer.fixture.ts";
 
 const signal = new AbortController().signal;
 
@@ -123,13 +123,47 @@ test("what breaks the protocol closes the connection, and the calls on it", asyn
 	}
 });
 
-test("messages without end that nobody reads end their call", async () => {
-	const { channel, give } = open();
+test("messages that nobody reads hold the other side back, however small they are, and none is lost", async () => {
+	const { channel, give, frames } = open();
+	const grants = (): number => frames().filter(({ type, id }) => type === 8 && id === 1).length;
+	const count = 240_000;
+	const messages = Buffer.concat(
+		Array.from({ length: count }, (_, index) =>
+			message(Buffer.from(`\n\x08${String(index).padStart(8, "0")}`)),
+		),
+	);
+	const sendAll = (id: number): void => {
+		give(frame(1, 4, id, accepted));
+		for (let at = 0; at < messages.length; at += 5000) {
+			give(frame(0, 0, id, messages.subarray(at, at + (at % 10_000 === 0 ? 5000 : 2500))));
+			if (at % 10_000 !== 0) {
+				give(frame(0, 0, id, messages.subarray(at + 2500, at + 5000)));
+			}
+		}
+	};
 	const stream = channel.stream(upload.pull, { signal });
-	give(frame(1, 4, 1, accepted), frame(0, 0, 1, Buffer.alloc(1 << 20)));
+	sendAll(1);
+	give(frame(1, 5, 1, fine));
 	await turn();
-	await turn();
-	await assert.rejects(stream[Symbol.asyncIterator]().next(), { code: "resource-exhausted" });
+	assert.ok(messages.length > 3 << 20 && grants() <= 1, `${grants()} grants`);
+	let at = 0;
+	for await (const { data } of stream) {
+		assert.equal(Buffer.from(data).toString(), String(at++).padStart(8, "0"));
+	}
+	assert.equal(at, count);
+
+	const failing = channel.stream(upload.pull, { signal });
+	failing.closeSend();
+	sendAll(3);
+	give(frame(1, 5, 3, refused));
+	await assert.rejects(
+		async () => {
+			for await (const _ of failing) {
+				// Some came before.
+			}
+		},
+		{ message: "not here" },
+	);
 	assert.equal(channel.closed.aborted, false);
 });
 

@@ -12,8 +12,8 @@ test("makeDirectories makes all that is missing, and is content with what is the
 		makeDirectories(join(dir, "a/b/c"), 0o755);
 		assert.equal(statSync(join(dir, "a/b/c")).mode & 0o777, 0o700);
 		writeFileSync(join(dir, "file"), "");
-		assert.throws(() => makeDirectories(join(dir, "file/x")), { code: "EEXIST" });
-		assert.throws(() => makeDirectories(join(dir, "file")), { code: "EEXIST" });
+		assert.throws(() => makeDirectories(join(dir, "file/x")), { code: "ENOTDIR", path: join(dir, "file") });
+		assert.throws(() => makeDirectories(join(dir, "file")), { code: "ENOTDIR" });
 	} finally {
 		rmSync(dir, { recursive: true, force: true });
 	}

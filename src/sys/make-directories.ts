@@ -1,4 +1,4 @@
-import { mkdirSync, statSync } from "node:fs";
+import { mkdirSync, readdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 
 /**
@@ -16,9 +16,14 @@ export function makeDirectories(path: string, mode = 0o777): void {
 	try {
 		mkdirSync(path, { mode });
 	} catch (error) {
-		// Somebody else may have been sooner.
-		if (statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) {
+		const found = statSync(path, { throwIfNoEntry: false });
+		if (found === undefined) {
 			throw error;
 		}
+		if (!found.isDirectory()) {
+			// ENOTDIR, with the name of what is in the way.
+			readdirSync(path);
+		}
+		// Somebody else was sooner.
 	}
 }
