@@ -43,7 +43,6 @@ test("docker buildx: damaged layers of an imported cache that only the output ne
 		await bench.client([...buildx, "prune", "--all", "--force"]);
 		const said = await build("--cache-from", `type=local,src=${cache}`, "--output", output);
 		assert.match(said, /COPY --link --from=one .*\n#\d+ CACHED/, "was a hit");
-		assert.match(said, /exporting to .*\n(?:#\d+ .*\n)*#\d+ ERROR: .*instead of the expected sha256/);
 		assert.match(said, /RUN --mount=type=cache.*\n#\d+ DONE/, "was made again");
 		assert.match(said, /an imported cache is damaged, what it was used for is built again/);
 	}
