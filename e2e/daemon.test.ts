@@ -176,8 +176,9 @@ describe("docker buildx with the remote driver", () => {
 		build.child.kill("SIGKILL");
 		await build.finished;
 		for await (const { record } of events) {
-			if (record?.CompletedAt !== undefined) {
-				assert.equal(record.error?.message, "context canceled");
+			// The client asks something short before its build, which may end behind our back.
+			if (record?.CompletedAt !== undefined && record.error !== undefined) {
+				assert.equal(record.error.message, "context canceled");
 				return;
 			}
 		}
