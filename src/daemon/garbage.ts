@@ -37,7 +37,7 @@ export interface MemoryKeeper extends Disposable {
 }
 
 /** Longer than somebody who repeats a build takes, than the cache waits before it syncs what was written, and than idle threads stay. */
-const defaultDelayMs = 8000;
+const defaultDelayMs = 12_000;
 
 /** What a daemon does not need while it waits is the machine's. Neither V8 nor the C library give it back by themselves. */
 export function createMemoryKeeper(
